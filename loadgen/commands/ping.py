@@ -22,7 +22,7 @@ from loadgen.script.model import Expectation, ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script.yaml_reader import read_yaml
 from loadgen.vu.expect import KINDS
-from reports.blocks import Cell, Column, Facts, Items, Page, Section, Table, Text, amount_cell, decimal
+from reports.blocks import Cell, Column, Facts, Items, Page, Section, Table, Text, amount, amount_cell, decimal
 from reports.files import WriteError
 from reports.writers.output import STYLES, put, style_of, written
 
@@ -260,7 +260,7 @@ def _checks(found: Ping) -> list[str]:
 
 
 def _page(found: Ping) -> Page:
-    """The result as blocks."""
+    """The result as blocks: what was answered, and when, as the title; then expectations, if there are any."""
     origin, times = found.origin, found.times
     url = f"{origin.scheme}://{origin.place}"
     status = found.exchange.status
@@ -279,7 +279,7 @@ def _page(found: Ping) -> Page:
         tuple((Cell(name), amount_cell(value)) for name, value in rows),
     )
     headers = tuple((name, text(value)) for name, value in found.answer.headers.items())
-    answer = Section("answer", "Answer", (Facts(f"HTTP {status}", headers),), data={
+    answer = Section("answer", "Answer", (Facts("Headers", headers),), menu="Answer", data={
         "status": status, "headers": found.answer.headers, "body_bytes": found.exchange.body_bytes,
     })  # fmt: skip
     expected = Items(
@@ -293,9 +293,17 @@ def _page(found: Ping) -> Page:
     )
     checks = [{"kind": c.kind, "ok": c.ok, "expected": c.expected, "got": c.got} for c in found.checks]
     sections = (
-        Section("times", "Times", (table,), data=asdict(times)),
+        *([Section("expectations", "Expectations", (expected,), menu="Expectations")] if checks else ()),
+        Section("times", "Times", (table,), menu="Times", data=asdict(times)),
         answer,
-        Section("expectations", "Expectations", (expected,) if found.checks else (), data=checks),
     )
-    data = {"target": url, "address": found.address, "kernel_stamp": found.exchange.stamped}
-    return Page(f"Ping of {url}", f"Connected to {found.address}", sections, data)
+    data = {
+        "target": url,
+        "address": found.address,
+        "kernel_stamp": found.exchange.stamped,
+        "expectations": checks,
+    }
+    method, path, _ = found.sent.decode("latin-1").split(" ", 2)
+    address = f"{url}{path}" if path.startswith("/") else path
+    title = f"HTTP {status} after {amount(times.total)} ms"
+    return Page(title, f"{method} {address}, connected to {found.address}", sections, data)

@@ -19,6 +19,7 @@ from reports.blocks import (
     Section,
     Table,
     Text,
+    amount,
     decimal,
     number,
     percent,
@@ -89,7 +90,12 @@ def _sections(
             f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding, code)), level=3
         )
     yield Section("looked-for", "Looked for, and not found", tuple(_well(diagnosis.checked)), menu="Looked for")
-    yield Section("run", "The run", tuple(_run(given, report, [*diagnosis.notes, *notes])), menu="The run")
+    yield Section(
+        "run",
+        "The run",
+        tuple(_run(given, report, [*(diagnosis.notes if diagnosis.findings else ()), *notes])),
+        menu="The run",
+    )
 
 
 def heading(finding: Finding) -> str:
@@ -104,6 +110,9 @@ def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[
     if not diagnosis.findings:
         yield Text("Nothing was found that holds connections back.", "good")
         yield from _failures(report)
+        # What the application is slow for then, such as the CPU of its workers.
+        if diagnosis.notes:
+            yield Items(tuple(map(Text, diagnosis.notes)))
         return
     first = diagnosis.findings[0]
     at = f" at {first.where}" if first.where else ""
@@ -168,7 +177,7 @@ def _run(given: Mapping[str, Any], report: Report, notes: Sequence[str]) -> Iter
             ("Server processes", str(given["servers"])),
             ("Requests", number(total.counters.get(REQUESTS, 0))),
             ("Failed", percent(failed_share(total.counters))),
-            ("Response time, p50 / p99", f"{number(times.p50, 1)} / {number(times.p99, 1)} ms" if times else "–"),
+            ("Response time, p50 / p99", f"{amount(times.p50)} / {amount(times.p99)} ms" if times else "–"),
         ),
     )
     if notes:

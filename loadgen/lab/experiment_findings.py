@@ -85,7 +85,7 @@ def comparisons(outcome: ExperimentResult) -> list[Comparison]:
 def experiment_section(anchor: str, outcome: ExperimentResult) -> Section:
     """The section on one experiment; `anchor` is its id on the page."""
     experiment, report = outcome.experiment, outcome.report
-    blocks: list[Block] = [*notices("", report), headline(report)]
+    blocks: list[Block] = [*notices([("", report)]), headline(report)]
     if charts := tuple(_charts(anchor, outcome)):
         blocks.append(Charts(charts))
     blocks.append(_table(anchor, comparisons(outcome)))

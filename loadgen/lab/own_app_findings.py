@@ -149,7 +149,8 @@ def own_app_page(
     """
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
-    warned = [text for result in results for text in notices(result.strategy, result.report)]
+    named = [(result.strategy, result.report) for result in results]
+    warned = list(notices(named))
     # Without a good answer, the error tells of the failures.
     silent = error and not any(good_answers(result.report.aggregate.counters) for result in results)
     told = [error, *([] if silent else [*map(_failures, results), *_doubts(results)])]
@@ -207,7 +208,6 @@ def own_app_page(
         "notes": list(notes),
         "crossing": None if crossing is None else crossing_values(crossing),
     }
-    named = [(result.strategy, result.report) for result in results]
     first, *others = report_sections(named, summary=answer)
     sections = (first, strategies, *(replace(section, folded=True) for section in others))
     subtitle = f"{given['application']} under {given['script']}: {', '.join(result.strategy for result in results)}"

@@ -219,7 +219,7 @@ def sweep_page(sweep: Sweep) -> Page:
 
 
 def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
-    """Charts of what was measured against pool size: one for each figure, with a line for each rate."""
+    """Charts of what was measured against pool size: one for each figure, with a line for each rate. One size alone has none."""
     measured = [(curve.goal.rate, size_results(curve, sweep.limits)) for curve in sweep.curves if curve.runs]
     charts = []
     for key, title, axis, figure in _DRAWN:
@@ -227,7 +227,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
             Series(f"{decimal(rate)} users/s", tuple(float(s.size) for s in sizes), tuple(map(figure, sizes)), colour)
             for colour, (rate, sizes) in enumerate(measured)
         )
-        if any(y is not None for line in series for y in line.y):
+        if any(sum(y is not None for y in line.y) > 1 for line in series):
             charts.append(Chart(key, title, "line", _SIZE, axis, series))
     return tuple(charts)
 

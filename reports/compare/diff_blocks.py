@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 
 from reports.blocks import ABSENT, Block, Cell, Column, Items, Page, Section, Table, Text, Tone, decimal
@@ -22,6 +23,8 @@ _COLUMNS = (
     Column("verdict", "mark"),
     Column("reason", aside=True),
 )
+_SHORT_COLUMNS = _COLUMNS[:-1]
+"""Without the reason, which a table of every figure has."""
 _VERDICT = 6
 _WORDS: Mapping[str, str] = {
     "errors": "failed requests",
@@ -65,7 +68,8 @@ def comparison(
     `change` is new minus old, `relative` the same as a share of old, `low` and `high` are the change's 95 % interval, and
     `p` is corrected for the number of figures.
     """
-    shown = (_all_figures(diff),) if everything else _figures_that_matter(diff)
+    matter = () if everything else _figures_that_matter(diff)
+    shown = (*matter, Text("--all shows every figure.")) if matter else (_all_figures(diff),)
     section = _section(diff, outcomes, shown, rules_last=rules_last)
     checks = [{"rule": outcome.rule, "met": outcome.met, "line": outcome.line} for outcome in outcomes]
     told = {"headline": headline(diff), "warnings": diff.warnings, "notes": (*diff.notes, *diff.warnings)}
@@ -73,8 +77,10 @@ def comparison(
 
 
 def changes(diff: Diff, outcomes: Sequence[GateResult] = ()) -> Section:
-    """The section of a page on what changed: as `comparison` with every figure."""
-    return _section(diff, outcomes, (_all_figures(diff),), rules_last=False)
+    """The section of a page on what changed: as `comparison`, with every figure to unfold."""
+    matter = _figures_that_matter(diff)
+    every = replace(_all_figures(diff), folded=bool(matter))
+    return _section(diff, outcomes, (*matter, every), rules_last=False)
 
 
 def headline(diff: Diff) -> str:
@@ -124,26 +130,30 @@ def _all_figures(diff: Diff) -> Table:
 
 
 def _figures_that_matter(diff: Diff) -> tuple[Block, ...]:
-    """The figures that a reader looks for first, in words; errors and endpoints that became better or worse."""
+    """The figures that a reader looks for first, in words, if there are any; errors and endpoints that became better or worse."""
     by_name = {row.name: row for row in diff.rows}
     found = [(by_name[name], words) for name, words in _WORDS.items() if name in by_name]
     if not found:
-        return (_all_figures(diff),)
+        return ()
     changed = [row for row in diff.rows if row.verdict in _TONES]
     kinds = [row for row in changed if row.kind == "counter" and ENDPOINT not in row.name]
     ends = [row for row in changed if ENDPOINT in row.name and row.name.endswith(_OF_ENDPOINTS)]
     blocks: list[Block] = [
-        Table("matters", "The figures that matter most", _COLUMNS, tuple(_cells(row, words) for row, words in found))
+        Table(
+            "matters",
+            "The figures that matter most",
+            _SHORT_COLUMNS,
+            tuple(_cells(row, words)[:-1] for row, words in found),
+        )
     ]
     for id_, caption, rows in (
         ("errors", "Errors and statuses, what changed", kinds),
         ("endpoints", "By endpoint, what changed", ends),
     ):
         if rows:
-            cells = tuple(_cells(row, row.name.removeprefix(f"{ENDPOINT}.")) for row in rows[:_MOST_ROWS])
+            cells = tuple(_cells(row, row.name.removeprefix(f"{ENDPOINT}."))[:-1] for row in rows[:_MOST_ROWS])
             note = f"{len(rows) - _MOST_ROWS} more with --all." if len(rows) > _MOST_ROWS else ""
-            blocks.append(Table(id_, caption, _COLUMNS, cells, note=note))
-    blocks.append(Text("--all shows every figure."))
+            blocks.append(Table(id_, caption, _SHORT_COLUMNS, cells, note=note))
     return tuple(blocks)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from reports import names
 from reports.answers import has_codes
@@ -48,8 +49,6 @@ from reports.page.measures import (
     without_good_answer,
 )
 
-_Value = TypeVar("_Value", str, tuple[tuple[str, str], ...])
-
 _TIMES = (
     (names.RESPONSE_TIME, "response time: request written to first byte"),
     (names.INTENDED, "intended start to last byte"),
@@ -64,6 +63,7 @@ _KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max
 _KEY_LABELS = {"count": "samples", "p999": "p99.9"}
 _GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
 _SCRIPT = "script"
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 
 def report_sections(
@@ -71,12 +71,12 @@ def report_sections(
 ) -> tuple[Section, ...]:
     """All sections for which these reports have data.
 
-    `comparison` is put after the summary, `summary` in place of the usual one.
+    `comparison` comes first, and tells the warnings itself; `summary` is in place of the usual one.
     """
     one = reports[0][1] if len(reports) == 1 else None
     found = [
-        summary or _summary(reports),
         comparison,
+        summary or _summary(reports, compared=comparison is not None),
         _over_time(reports),
         _distribution(reports),
         _time_goes(reports),
@@ -100,23 +100,40 @@ def response_times(reports: Sequence[Named], table_id: str = "times") -> Table |
     return _timings(table_id, "Response time in ms", "report", [(name, r, names.RESPONSE_TIME) for name, r in reports])
 
 
-def notices(name: str, report: Report) -> Iterator[Text]:
-    """Warnings that stand before the figures: that the run was cut short, and those of the generator itself."""
-    extras = report.extras
-    prefix = f"{name}: " if name else ""
-    if extras is not None and extras.partial:
-        yield Text(
-            f"{prefix}The run did not reach its planned end; these figures are of the part that was run.", "warn"
-        )
-    for warning in extras.warnings if extras is not None else ():
-        yield Text(f"{prefix}{warning[:1].upper()}{warning[1:]}.", "warn")
+def notices(reports: Sequence[Named]) -> Iterator[Text]:
+    """Warnings that stand before the figures: that a run was cut short, and those of the generator itself."""
+    told: list[tuple[str, str]] = []
+    for name, report in reports:
+        if report.extras is not None and report.extras.partial:
+            told.append((name, "The run did not reach its planned end; these figures are of the part that was run."))
+        warnings = report.extras.warnings if report.extras is not None else ()
+        told += [(name, f"{warning[:1].upper()}{warning[1:]}.") for warning in warnings]
+    return _gathered(told, len(reports) > 1)
 
 
-def _summary(reports: Sequence[Named]) -> Section:
-    several = len(reports) > 1
-    blocks: list[Block] = [text for name, report in reports for text in notices(name if several else "", report)]
-    blocks.append(_side_by_side(reports) if several else headline(reports[0][1]))
-    return Section("summary", "Summary", tuple(blocks), menu="Summary")
+def _gathered(told: Iterable[tuple[str, str]], several: bool) -> Iterator[Text]:
+    """Warnings, given as (name of the report, sentence); sentences that differ in numbers alone once, with their range."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name, sentence in told:
+        alike.setdefault(_NUMBER.sub("0", sentence), []).append((name, sentence))
+    for group in alike.values():
+        whose = ", ".join(dict.fromkeys(name for name, _ in group))
+        ranges = iter([_range(found) for found in zip(*(_NUMBER.findall(each) for _, each in group), strict=True)])
+        sentence = _NUMBER.sub(lambda _: next(ranges), group[0][1])  # noqa: B023 - called at once
+        yield Text(f"{whose}: {sentence}" if several else sentence, "warn")
+
+
+def _range(numbers: Iterable[str]) -> str:
+    ordered = sorted(set(numbers), key=lambda number: float(number.replace(",", "")))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
+def _summary(reports: Sequence[Named], *, compared: bool) -> Section:
+    if len(reports) == 1:
+        return Section("summary", "Summary", (*notices(reports), headline(reports[0][1])), menu="Summary")
+    title = "Side by side" if compared else "Summary"
+    blocks = (*([] if compared else notices(reports)), _side_by_side(reports))
+    return Section("summary", title, blocks, menu=title)
 
 
 def _headline_items(report: Report) -> Iterator[Figure]:
@@ -209,7 +226,7 @@ def _over_time(reports: Sequence[Named]) -> Section | None:
     charts = over_time(reports)
     if not charts:
         return None
-    lead = "Against the time since the run's first event."
+    lead = "Time counts from the run's first event."
     return Section("over-time", "Over time", (Charts(charts),), lead=lead, menu="Over time")
 
 
@@ -256,17 +273,18 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
 
 
 def _mostly_outside(reports: Sequence[Named]) -> Iterator[Text]:
-    """Says of each report so, if answers spent most of their time outside the service."""
+    """Names the reports whose answers spent most of their time outside the service."""
+    told: list[tuple[str, str]] = []
     for name, report in reports:
         shares = {share.name: share.ms for share in breakdown(report.aggregate)}
         share = shares.get("outside", 0.0) / (sum(shares.values()) or 1.0)
         if share > 0.5:
-            start = f"{name}: most" if len(reports) > 1 else "Most"
-            yield Text(
-                f"{start} of an answer's time, {percent(share)} of it, was spent outside the service: waiting until a worker "
-                "took the request, and on the network. Neither the pool nor the database can make that shorter.",
-                "warn",
+            sentence = (
+                f"Most of an answer's time, {percent(share)} of it, was spent outside the service: waiting until a worker "
+                "took the request, and on the network. Neither the pool nor the database can make that shorter."
             )
+            told.append((name, sentence))
+    return _gathered(told, len(reports) > 1)
 
 
 def _endpoints(report: Report) -> Section | None:
@@ -360,36 +378,46 @@ def _metrics(report: Report) -> Section | None:
 
 
 def _machine(reports: Sequence[Named]) -> Section | None:
-    blocks: list[Block] = []
-    for name, report in reports:
-        if report.extras is not None:
-            health = (("workload", report.extras.model), *flattened(report.extras.generator))
-            blocks.append(Facts(f"Generator: {name}" if len(reports) > 1 else "Generator", health))
-    machines = [
-        (name, tuple(flattened({key: value for key, value in report.extras.environment.items() if key != _SCRIPT})))
-        for name, report in reports
-        if report.extras is not None
+    known = [(name, report.extras) for name, report in reports if report.extras is not None]
+    several = len(reports) > 1
+    blocks: list[Block] = [
+        Facts(
+            f"Generator: {name}" if several else "Generator", (("workload", extras.model), *_of_runs(extras.generator))
+        )
+        for name, extras in known
     ]
-    blocks += [Facts(caption, facts) for caption, facts in _each_once("Environment", machines) if facts]
+    machines = [(name, [fact for fact in _of_runs(extras.environment) if fact[0] != _SCRIPT]) for name, extras in known]
+    shared = [fact for fact in machines[0][1] if all(fact in facts for _, facts in machines)] if machines else []
+    told = [("Environment", shared)]
+    told += [(f"Environment: {name}", [fact for fact in facts if fact not in shared]) for name, facts in machines]
+    blocks += [Facts(caption, tuple(facts)) for caption, facts in told if facts]
     return Section("machine", "Generator and environment", tuple(blocks), menu="Environment") if blocks else None
 
 
 def _script(reports: Sequence[Named]) -> Section | None:
-    scripts = [
-        (name, text)
-        for name, report in reports
-        if report.extras is not None and isinstance(text := report.extras.environment.get(_SCRIPT), str)
-    ]
-    blocks = tuple(Code(caption, text) for caption, text in _each_once("Script", scripts))
+    """The script of all reports, or of each where they differ; of merged runs that differ in it, the first one's."""
+    scripts: dict[str, str] = {}
+    for name, report in reports:
+        for run in reversed(_runs(report.extras.environment if report.extras is not None else {})):
+            if isinstance(text := run.get(_SCRIPT), str):
+                scripts[name] = text
+    if len(set(scripts.values())) == 1:
+        scripts = {"": next(iter(scripts.values()))}
+    blocks = tuple(Code(f"Script: {name}" if name else "Script", text) for name, text in scripts.items())
     return Section("script", "Script", blocks, menu="Script") if blocks else None
 
 
-def _each_once(caption: str, found: Sequence[tuple[str, _Value]]) -> Iterator[tuple[str, _Value]]:
-    """Caption each report's value with the report's name; if all values are alike, give it once, with the bare caption."""
-    if len({value for _, value in found}) == 1:
-        yield caption, found[0][1]
-    else:
-        yield from ((f"{caption}: {name}", value) for name, value in found)
+def _runs(values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What is told of each of the merged runs where they differ; else of the one run."""
+    runs = values.get("runs")
+    return runs if isinstance(runs, list) and runs and all(isinstance(run, Mapping) for run in runs) else [values]
+
+
+def _of_runs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The facts of a run by name; of merged ones, the values of all of them where they differ."""
+    runs = [dict(flattened(run)) for run in _runs(values)]
+    for name in dict.fromkeys(name for run in runs for name in run):
+        yield name, ", ".join(dict.fromkeys(run.get(name, ABSENT) for run in runs))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -172,12 +172,13 @@ def test_processes_that_served_are_counted(parts, count):
 
 
 @pytest.mark.parametrize(("bad", "is_mentioned"), [(4, False), (25, True)])
-def test_requests_that_failed_are_mentioned_below_the_diagnosis(bad, is_mentioned):
+def test_failed_requests_and_busy_workers_are_mentioned_below_the_diagnosis(bad, is_mentioned):
     total = SimpleNamespace(
         counters={"http.requests": 100, "http.codes.200": 100 - bad, "http.codes.500": bad}, summaries={}
     )
     given = {"application": "shop:app", "script": "load.yml", "servers": 2, "seconds": 60}
-    page = doctor_page(given, Diagnosis((), KINDS), SimpleNamespace(aggregate=total), [], {}, partial=False)
-    text = written(page, "text")
-    assert "Nothing was found that holds connections back." in text
+    busy = Diagnosis((), KINDS, ("A worker has no CPU to spare.",))
+    text = written(doctor_page(given, busy, SimpleNamespace(aggregate=total), [], {}, partial=False), "text")
+    nothing = text.index("Nothing was found that holds connections back.")
+    assert nothing < text.index("A worker has no CPU to spare.") < text.index("Looked for")
     assert (f"{bad} % of the requests got no good answer" in text) is is_mentioned

@@ -100,3 +100,11 @@ def test_what_cannot_be_asked_is_one_line_and_exit_code_1(arguments, said):
 @pytest.mark.slow
 def test_a_url_without_a_scheme_is_asked_over_tls(target):
     assert ping(target.removeprefix("http://")).exit_code == 1
+
+
+def test_a_page_says_first_what_was_answered_where_and_whether_it_was_expected(target):
+    page = ping(f"{target}/a", "--format", "markdown", "-e", "statusCode=201").stdout
+    assert re.match(
+        rf"# HTTP 200 after [\d.]+ ms\n\nGET {re.escape(target)}/a, connected to 127\.0\.0\.1\n\n## Expectations", page
+    )
+    assert "Expectations" not in ping(target, "--format", "markdown").stdout

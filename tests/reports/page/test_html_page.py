@@ -17,13 +17,14 @@ from reports import names
 from reports.blocks import Axis, Chart, Series, amount, clock, number, percent, percentage
 from reports.compare.diff import compare
 from reports.formats.published import published
+from reports.merge import merge
 from reports.model import Period, Report, ReportError, Summary
 from reports.page.chart_table import chart_table, describe
 from reports.page.charts import distribution, over_time
 from reports.page.measures import breakdown, endpoints, requests, slices, throughput, timeline, without_good_answer
 from reports.page.page import render, to_html
 from reports.page.scales import axis_scale, ticks
-from reports.page.sections import flattened
+from reports.page.sections import flattened, notices
 from reports.page.svg import stacked, svg
 from tests.support.report_strategies import reports as any_report
 from tests.support.sample_lab import lab_evidence
@@ -151,9 +152,32 @@ def test_time_outside_the_service_is_said_when_it_is_most_of_the_time():
     slow = replace(found, aggregate=replace(found.aggregate, sketches=most))
     text = page_of(("slow.json", slow)).text
     assert "Most of an answer's time, 90 % of it, was spent outside the service" in text
-    assert "slow.json: most of an answer's time, 90 %" in page_of(("fast.json", found), ("slow.json", slow)).text
+    assert "slow.json: Most of an answer's time, 90 %" in page_of(("fast.json", found), ("slow.json", slow)).text
     assert "spent outside the service:" not in page_of(("fast.json", found)).text
     assert "outside the service: waiting for a worker, network" in page_of(("fast.json", found)).text
+
+
+def test_what_several_reports_are_warned_of_is_told_once_with_the_range_of_its_numbers():
+    late = [report(1, warnings=[f"arrivals started late (p99 {ms} ms)"]) for ms in ("9.5", "1,240", "12.0")]
+    busy = report(2, warnings=["arrivals started late (p99 9.5 ms)", "the generator was busy"])
+    found = [("a", late[0]), ("b", late[1]), ("c", busy), ("b", late[2])]
+    assert [text.text for text in notices(found)] == [
+        "a, b, c: Arrivals started late (p99 9.5 to 1,240 ms).",
+        "c: The generator was busy.",
+    ]
+
+
+def test_what_merged_runs_say_of_themselves_is_told_once_where_it_is_alike():
+    def run(target):
+        one = report(1)
+        environment = {**one.extras.environment, "target": target}
+        return replace(one, extras=replace(one.extras, environment=environment))
+
+    both = merge([run("http://a"), run("http://b")])
+    page = page_of(("both", both), ("c", run("http://c")))
+    assert page.text.count(SCRIPT.split()[2]) == 1
+    assert page.text.count("packages.gevent") == 1
+    assert "Environment: both targethttp://a, http://b Environment: c targethttp://c" in page.text
 
 
 def test_a_partial_run_and_its_warnings_are_told_first():
@@ -219,8 +243,9 @@ def test_a_part_that_few_answers_name_is_spread_over_all():
 def test_several_reports_are_laid_over_each_other_with_verdicts():
     old, new = report(1), report(2, slower=2.0)
     page = page_of(("old.json", old), ("new.json", new), diff=compare(old, new))
-    assert "What changed" in page.text
-    assert "worse" in page.text
+    assert (
+        page.text.index("What changed") < page.text.index("Worse, beyond chance") < page.text.index("Headline figures")
+    )
     curves = next(v["aria-label"] for v in page.of("svg") if v.get("aria-label", "").startswith("Percentile curve"))
     assert "old.json" in curves
     assert "new.json" in curves
