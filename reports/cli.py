@@ -140,11 +140,15 @@ def check_output(output: str | None) -> None:
 def show(page: Page, style: str | None, output: str | None) -> None:
     """Write a result to the file `output`, or to stdout if that is None. Raises BadInput."""
     from reports.files import WriteError
-    from reports.writers.output import coloured, put, style_of, written
+    from reports.writers.output import coloured, put, style_of, terminal_width, written
 
     chosen = style_of(style, output)
+    on_stdout = output is None
     try:
-        put(written(page, chosen, colour=output is None and coloured()), output)
+        put(
+            written(page, chosen, colour=on_stdout and coloured(), width=terminal_width() if on_stdout else None),
+            output,
+        )
     except WriteError as error:
         raise BadInput(str(error)) from None
 

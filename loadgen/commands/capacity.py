@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from loadgen.lab.own_capacity import AppCapacity, Search
     from loadgen.lab.own_server import OwnApplication
     from loadgen.runner import ScriptRun
-    from loadgen.sizing.capacity import Step
+    from loadgen.script.model import Script
+    from loadgen.sizing.capacity import Capacity, Step, Target
     from reports.blocks import Page
 
 
@@ -119,11 +120,8 @@ def capacity(
     Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at every rate
     that was tried.
     """
-    from loadgen.capacity import find_capacity
-    from loadgen.runner import SectionFailed
     from loadgen.sizing.capacity import Target
-    from loadgen.sizing.capacity_findings import capacity_page, step_line, was_not_learnt
-    from loadgen.watch.progress import LiveLine
+    from loadgen.sizing.capacity_findings import capacity_page, was_not_learnt
     from reports import names
 
     check_output(output)
@@ -147,28 +145,8 @@ def capacity(
     for warning in found_script.warnings:
         click.echo(f"Warning: {warning}", err=True)
     target = Target(p99_ms, error_percent / 100)
-    live = LiveLine(plain=False)
-    say = live.beside(lambda text: click.echo(text, err=True, nl=False))
-
-    def tell(step: Step) -> None:
-        say(f"{step_line(step, target)}\n")
-
-    try:
-        found, run = find_capacity(
-            found_script,
-            target,
-            live,
-            say,
-            tell,
-            first_rate=first_rate,
-            precision=precision / 100,
-            max_s=max_seconds,
-            seed=seed,
-        )
-    except SectionFailed as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(COULD_NOT_RUN)
-    live.clear()
+    how = {"first_rate": first_rate, "precision": precision / 100, "max_s": max_seconds, "seed": seed}
+    found, run = _search(found_script, target, how)
     if report_path is not None:
         write_json(report_path, run.report)
     show(capacity_page(found, target, {**asdict(found), "seed": seed}), style, output)
@@ -178,6 +156,28 @@ def capacity(
     if run.failures or was_not_learnt(found) or not run.report.aggregate.counters.get(names.RESPONSES):
         sys.exit(COULD_NOT_RUN)
     sys.exit(1 if found.rate is None else 0)
+
+
+def _search(script: Script, target: Target, how: Mapping[str, Any]) -> tuple[Capacity, ScriptRun]:
+    """Search the capacity of a service, telling each step on stderr; `how` are the keywords of `find_capacity`."""
+    from loadgen.capacity import find_capacity
+    from loadgen.runner import SectionFailed
+    from loadgen.sizing.capacity_findings import step_line
+    from loadgen.watch.progress import LiveLine
+
+    live = LiveLine(plain=False)
+    say = live.beside(lambda text: click.echo(text, err=True, nl=False))
+
+    def tell(step: Step) -> None:
+        say(f"{step_line(step, target)}\n")
+
+    try:
+        found = find_capacity(script, target, live, say, tell, **how)
+    except SectionFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    live.clear()
+    return found
 
 
 def _of_script(given: Mapping[str, Any]) -> dict[str, Any]:

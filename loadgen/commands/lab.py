@@ -116,12 +116,7 @@ def lab(
         return
     out = run_folder(out)
     confirm = asker(yes=yes)
-    application = own_application(given)
-    if application is None and given["script"]:
-        raise BadInput("--app and --script go together")
-    for name in _OF_EXPERIMENTS if application is not None else ("rounds", "seed"):
-        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise BadInput(f"--{name} {'goes' if application is None else 'does not go'} with --app")
+    application = _own_application(given)
     if application is not None:
         page, ended_by = _run_own_app(
             application,
@@ -138,43 +133,66 @@ def lab(
         from loadgen.lab.own_app_findings import terminal_page as own_app_end
 
         _end(page, own_app_end(page, out), style, output, out, ended_by)
+    from loadgen.lab.findings import lab_page, terminal_page
+    from loadgen.lab.run import LabError, LabFailed
+
+    try:
+        evidence, ended_by = _run_lab(
+            _options(
+                _listed(only),
+                _listed(strategies),
+                servers,
+                full=full,
+                out=out,
+                clicks=clicks,
+                database_url=database_url,
+                round_trip_ms=round_trip_ms(db_rtt),
+                seed=randbelow(2**32),
+                confirm=confirm,
+            )
+        )
+    except LabFailed as error:
+        raise CouldNotRun(str(error)) from None
+    except (ValueError, LabError) as error:
+        raise BadInput(str(error)) from None
+    _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, ended_by)
+
+
+def _own_application(given: dict[str, Any]) -> OwnApplication | None:
+    """The user's own application, if one is named. Raises BadInput, also for options that do not go with it, or without."""
+    application = own_application(given)
+    if application is None and given["script"]:
+        raise BadInput("--app and --script go together")
+    for name in _OF_EXPERIMENTS if application is not None else ("rounds", "seed"):
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise BadInput(f"--{name} {'goes' if application is None else 'does not go'} with --app")
+    return application
+
+
+def _options(ids: list[str], strategies: list[str], servers: int, *, full: bool, **given: Any) -> LabOptions:
+    """What --only names, as the options of a session; `given` are further ones of these. Raises BadInput and ValueError."""
     from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.publication_file import GROUP
-    from loadgen.lab.run import LabError, LabFailed, LabOptions
+    from loadgen.lab.run import LabOptions
 
-    ids = _listed(only)
     of_c, of_d = {"C", fairness.ID, league.ID}, {"D", distance.ID}
     publications = _publications(ids)
     of_sources = [name for name in ids if name not in of_c | of_d | publications.keys() | {GROUP}]
     if publications and strategies:
         raise BadInput("--strategies has no effect on publications: leave one of them out")
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
-    try:
-        wanted = chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else ()
-        options = LabOptions(
-            experiments=wanted,
-            sizes=FULL if full else BRIEF_BY_NAME if any(e.rounds for e in wanted) else BRIEF,
-            out=out,
-            clicks=clicks,
-            database_url=database_url,
-            fairness_rounds=5 if {"C", fairness.ID} & set(ids) else 0,
-            league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
-            distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
-            publications=tuple(publications.values()),
-            full=full,
-            round_trip_ms=round_trip_ms(db_rtt),
-            seed=randbelow(2**32),
-            confirm=confirm,
-        )
-        evidence, ended_by = _run_lab(options)
-    except LabFailed as error:
-        raise CouldNotRun(str(error)) from None
-    except (ValueError, LabError) as error:
-        raise BadInput(str(error)) from None
-    from loadgen.lab.findings import lab_page, terminal_page
-
-    _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, ended_by)
+    wanted = chosen(known, of_sources, strategies, full=full) if of_sources or not ids else ()
+    return LabOptions(
+        experiments=wanted,
+        sizes=FULL if full else BRIEF_BY_NAME if any(e.rounds for e in wanted) else BRIEF,
+        fairness_rounds=5 if {"C", fairness.ID} & set(ids) else 0,
+        league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
+        distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
+        publications=tuple(publications.values()),
+        full=full,
+        **given,
+    )
 
 
 def _publications(ids: list[str]) -> dict[str, Publication]:

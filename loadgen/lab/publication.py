@@ -38,6 +38,8 @@ _CLIENT_FIGURES = {
     "time_mean_ms": "mean time of a statement, ms",
     "failed": "share of statements that failed",
 }
+SHARES = frozenset({"failed"})
+"""Figures that are shares, 0 to 1; they are shown in per cent."""
 FIGURES: Mapping[str, Mapping[str, str]] = {
     "borrowers": _POOL_FIGURES,
     "requests": _REQUEST_FIGURES,

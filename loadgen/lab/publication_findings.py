@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from loadgen.lab.claim import BUSY_SHARE
 from loadgen.lab.evidence import Evidence, Measurement
-from loadgen.lab.publication import Publication, PublicationExperiment
+from loadgen.lab.publication import SHARES, Publication, PublicationExperiment
 from loadgen.lab.publication_claims import key
 from loadgen.lab.turns import Spread
 from reports.blocks import (
@@ -23,7 +23,7 @@ from reports.blocks import (
     Table,
     Text,
     amount,
-    number_cell,
+    percent,
     share_cell,
 )
 
@@ -113,12 +113,13 @@ def _cell(name: str, measured: Measurement, rounds: tuple[Measurement, ...]) -> 
         return Cell(ABSENT)
     values = [each.figures[name] for each in rounds if name in each.figures]
     spread = Spread.of(values) if values else Spread(value, value, value)
-    if amount(spread.low) == amount(spread.high):
-        return number_cell(value, 0) if value == int(value) else Cell(amount(value), value)
-    return Cell(f"{_short(value)} ({_short(spread.low)} to {_short(spread.high)})", value)
+    shown, low, high = (_shown(name, figure) for figure in (value, spread.low, spread.high))
+    return Cell(shown if low == high else f"{shown} ({low} to {high})", value)
 
 
-def _short(value: float) -> str:
+def _shown(name: str, value: float) -> str:
+    if name in SHARES:
+        return percent(value)
     return amount(int(value) if value == int(value) else value)
 
 
@@ -132,12 +133,13 @@ def _charts(publication: Publication, experiments: list[PublicationExperiment], 
         ]
         if len(having) < 2:
             continue
-        values = tuple(value for _, value in having)
+        words = having[0][0].figures[name]
+        values = tuple(100 * value if name in SHARES else value for _, value in having)
         yield Chart(
             f"{publication.name}-{name}",
-            having[0][0].figures[name].capitalize(),
+            words.capitalize(),
             "bars",
-            Axis(having[0][0].figures[name]),
+            Axis(f"{words}, in per cent" if name in SHARES else words),
             Axis("", "", "category", tuple(experiment.title for experiment, _ in having)),
             (
                 Series(
@@ -145,7 +147,7 @@ def _charts(publication: Publication, experiments: list[PublicationExperiment], 
                     tuple(map(float, range(len(having)))),
                     values,
                     0,
-                    words=tuple(Text(_short(value)) for value in values),
+                    words=tuple(Text(_shown(name, value)) for _, value in having),
                 ),
             ),
             wide=True,

@@ -31,7 +31,7 @@ def script_text(draft: Draft) -> str:
     config["phases"] = CommentedSeq([CommentedMap({k: _quoted(v) for k, v in phase.items()}) for phase in _PHASES])
     limit = max(_P99_MS, -int(-draft.slowest_ms * 5 // 1000) * 1000)
     config["ensure"] = {"maxErrorRate": 1, "thresholds": [{"http.response_time.p99": limit}]}
-    config["plugins"] = {"expect": {}, "ensure": {}}
+    config["plugins"] = {"expect": {"outputFormat": "prettyError"}, "ensure": {}}
     _add_secrets(config, draft.secrets)
     root = CommentedMap({"config": config, "scenarios": CommentedSeq([_scenario(flow) for flow in draft.flows])})
     root.yaml_set_start_comment(

@@ -56,7 +56,7 @@ def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> P
     limit = _limit(found)
     said = Text(answer(found, target), "good" if found.rate else "bad")
     blocks = (said, Text(limit), steps) if limit else (said, steps)
-    section = Section("capacity", "Capacity", blocks, data={"answer": answer(found, target)})
+    section = Section("capacity", "The answer", blocks, menu="Answer", data={"answer": answer(found, target)})
     return Page("Capacity", target_text(target), (section,), data)
 
 
@@ -99,9 +99,8 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
     )
     said = _compared(ordered, target)
     ended = (Text(f"Partial: not all arrangements were searched. {error}", "warn"),) if error else ()
-    section = Section(
-        "capacity", "Capacity", (*ended, Text(said, "good" if ordered[0].capacity.rate else "bad"), table)
-    )
+    blocks = (*ended, Text(said, "good" if ordered[0].capacity.rate else "bad"), table)
+    section = Section("capacity", "The answer", blocks, menu="Answer")
     return Page("Capacity", target_text(target), (section,), {"answer": said, **data})
 
 

@@ -54,7 +54,7 @@ class LiveLine:
 
 
 def progress_text(now: Progress, before: Progress, prefix: str = "") -> str:
-    """One line such as `warm up 4/15 s [=====               ] 33/s p95 38 ms 7 users 0 errors`.
+    """One line such as `warm up: 4/15 s [=====               ] 33/s p95 38 ms 7 users 0 errors`.
 
     The rate is that of answers between the two instants of one run.
     """
@@ -67,9 +67,9 @@ def progress_text(now: Progress, before: Progress, prefix: str = "") -> str:
 
 
 def _stage_text(stage: Stage) -> str:
-    name = f"{stage.name} " if stage.name else ""
     if stage.length_s is None:
-        return f"{name}{stage.elapsed_s:.0f} s"
+        return f"{stage.name} {stage.elapsed_s:.0f} s".lstrip()
+    name = f"{stage.name}: " if stage.name else ""
     done = min(1.0, stage.elapsed_s / stage.length_s) if stage.length_s else 1.0
     bar = "=" * int(_BAR_WIDTH * done)
     return f"{name}{stage.elapsed_s:.0f}/{stage.length_s:.0f} s [{bar:{_BAR_WIDTH}}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ STYLES = ("text", "markdown", "json", "html")
 _ENDINGS = {"txt": "text", "md": "markdown", "htm": "html"}
 
 
-def written(page: Page, style: str, *, colour: bool = False) -> str:
-    """Write the result in one of the STYLES. `colour` is for text on a terminal."""
+def written(page: Page, style: str, *, colour: bool = False, width: int | None = None) -> str:
+    """Write the result in one of the STYLES. `colour` and `width`, in characters, are for text on a terminal."""
     # A command needs one writer; the template engine and the charts take a while to load.
     match style:
         case "html":
@@ -35,7 +36,7 @@ def written(page: Page, style: str, *, colour: bool = False) -> str:
         case _:
             from reports.writers.text import to_text
 
-            return to_text(page, colour=colour)
+            return to_text(page, colour=colour, width=width)
 
 
 def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLES) -> str:
@@ -77,3 +78,8 @@ def put(text: str, output: str | None) -> None:
 def coloured() -> bool:
     """Whether stdout is a terminal whose reader wants colours (https://no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def terminal_width() -> int | None:
+    """The width of the terminal that stdout is, in characters; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
+from textwrap import wrap
 
 from reports.blocks import ABSENT, Block, Cell, Charts, Code, Facts, Figures, Items, Page, Section, Table, Text, Tone
 from reports.printable import printable
 
+_GAP = "  "
+"""Between the columns of a table."""
+_FEW_WORDS = 12
+"""The least width of a column of words, in characters, where a table must fit into a terminal."""
 _COLOURS = {"good": 32, "bad": 31, "warn": 33}
 
 
-def to_text(page: Page, *, colour: bool = False) -> str:
-    """Write the whole result. A single section gets no headings. With `colour`, good is green and bad is red."""
+def to_text(page: Page, *, colour: bool = False, width: int | None = None) -> str:
+    """Write the whole result. A single section gets no headings. With `colour`, good is green and bad is red.
+
+    `width`: the terminal's, in characters. Cells of words and headings are broken into lines so that tables fit into it.
+    """
     sections = said(page)
     alone = len(sections) == 1
     parts = [] if alone else [_headed(page.title, "="), plain(page.subtitle)]
     for section in sections:
         parts += [] if alone else [_headed(section.title, "-" if section.level == 2 else "."), plain(section.lead)]
-        parts += _section(section, colour=colour)
+        parts += _section(section, colour=colour, width=width)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -37,51 +45,84 @@ def _headed(title: str, line: str) -> str:
     return f"{title}\n{line * len(title)}"
 
 
-def _section(section: Section, *, colour: bool) -> Iterator[str]:
+def _section(section: Section, *, colour: bool, width: int | None) -> Iterator[str]:
     captions = sum(isinstance(block, Table) for block in section.blocks) > 1
     for (kind, _), some in groupby(section.blocks, lambda block: (type(block), getattr(block, "tone", ""))):
         if kind is Text:
-            yield "\n".join(_sentence(block, colour=colour) for block in some if isinstance(block, Text))
+            yield "\n".join(_sentence(block, colour=colour, width=width) for block in some if isinstance(block, Text))
         else:
-            yield from (_block(block, captions=captions, colour=colour) for block in some)
+            yield from (_block(block, captions=captions, colour=colour, width=width) for block in some)
 
 
-def _block(block: Block, *, captions: bool, colour: bool) -> str:
+def _block(block: Block, *, captions: bool, colour: bool, width: int | None) -> str:
     match block:
         case Figures(items):
             return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items])
         case Facts(caption, items):
             return f"{plain(caption)}:\n{_aligned(items)}" if caption else _aligned(items)
         case Items(items):
-            return "\n".join(f"{'' if item.tone else '- '}{_sentence(item, colour=colour)}" for item in items)
+            return "\n".join(
+                _sentence(item, colour=colour, width=width, mark="" if item.tone else "- ") for item in items
+            )
         case Table():
             lines = [plain(block.caption)] if captions else []
-            lines += _prose(block, colour=colour) if block.prose else _table(block, colour=colour)
-            return "\n".join([*lines, *([plain(block.note)] if block.note else [])])
+            lines += _prose(block, colour=colour) if block.prose else _table(block, colour=colour, width=width)
+            return "\n".join([*lines, *(_broken(plain(block.note), width) if block.note else [])])
         case Code(caption, text):
             return "\n".join([f"{plain(caption)}:", *(f"    {plain(line)}" for line in text.splitlines())])
         case Text():
-            return _sentence(block, colour=colour)
+            return _sentence(block, colour=colour, width=width)
         case Charts():
             return ""
 
 
-def _sentence(block: Text, *, colour: bool) -> str:
-    return _painted(plain(block.text), block.tone if colour else "")
+def _sentence(block: Text, *, colour: bool, width: int | None, mark: str = "") -> str:
+    first, *others = _broken(f"{mark}{plain(block.text)}", width)
+    return _painted("\n".join([first, *(" " * len(mark) + line for line in others)]), block.tone if colour else "")
 
 
-def _table(block: Table, *, colour: bool) -> Iterator[str]:
+def _broken(text: str, width: int | None) -> list[str]:
+    """The lines of a text, at most `width` characters long where words allow."""
+    if width is None or len(text) <= width:
+        return [text]
+    return wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(block: Table, *, colour: bool, width: int | None) -> Iterator[str]:
     shown = [i for i, column in enumerate(block.columns) if not column.aside]
     lines = [[plain(block.columns[i].label) for i in shown]]
     lines += [[_cell(row[i].text) for i in shown] for row in block.rows]
     tones: list[Tone] = ["", *map(_tone, block.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numbers = [block.columns[i].kind == "number" for i in shown]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if width is not None:
+        widths = _fitted(widths, _least_widths(lines, numbers), width - len(_GAP) * (len(widths) - 1))
     for line, tone in zip(lines, tones, strict=True):
-        cells = (
-            text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numbers, strict=True)
-        )
-        yield _painted("  ".join(cells).rstrip(), tone if colour else "")
+        cells = [_broken(text, w) for text, w in zip(line, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            placed = (
+                text.rjust(w) if right else text.ljust(w) for text, w, right in zip(parts, widths, numbers, strict=True)
+            )
+            yield _painted(_GAP.join(placed).rstrip(), tone if colour else "")
+
+
+def _least_widths(lines: Sequence[Sequence[str]], numbers: Sequence[bool]) -> list[int]:
+    """How narrow columns may become: one of numbers as its numbers and its heading's words are, others as a few words."""
+    least = []
+    for column, is_number in zip(zip(*lines, strict=True), numbers, strict=True):
+        heading, *cells = column
+        unbroken = [*heading.split(), *cells] if is_number else [word for text in column for word in text.split()]
+        longest = max(map(len, unbroken), default=1)
+        least.append(longest if is_number else min(_FEW_WORDS, max(longest, len(heading))))
+    return least
+
+
+def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths, with the widest made narrower until all have room, if they can."""
+    found = list(widths)
+    while sum(found) > room and (wide := [i for i, w in enumerate(found) if w > least[i]]):
+        found[max(wide, key=found.__getitem__)] -= 1
+    return found
 
 
 def _prose(block: Table, *, colour: bool) -> Iterator[str]:

@@ -86,6 +86,21 @@ def test_text_aligns_tables_and_leaves_out_what_only_a_page_has_room_for():
     assert "late" in written(page(TABLE), "html")
 
 
+def test_text_for_a_terminal_fits_into_its_width():
+    row = Cell("time from the planned start"), Cell("-100.0% to +1288.7%"), Cell("cannot be judged (too little data)")
+    columns = Column("figure"), Column("interval of the change", "number"), Column("verdict", "mark")
+    table = Table("t", "", columns, (row,), note="Times are in ms, and each of them is a mean of all rounds.")
+    shown = (
+        table,
+        Text("Judged as 'loadgen diff --fail-on worse' does it, with all the rules."),
+        Items((Text("a b " * 20),)),
+    )
+    wide, narrow = (to_text(page(*shown), width=width) for width in (None, 50))
+    assert wide.split() != narrow.split() and sorted("".join(wide.split())) == sorted("".join(narrow.split()))
+    assert max(map(len, narrow.splitlines())) <= 50 < max(map(len, wide.splitlines()))
+    assert "--fail-on" in narrow and "-100.0% to +1288.7%" in narrow
+
+
 def test_one_section_alone_stands_without_headings():
     alone = Page("A title", "", (Section("one", "A section", (Text("said"),)),))
     assert (to_text(alone), to_markdown(alone)) == ("said\n", "said\n")

@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
     [
         (
             Progress(4.0, 7, 140, 132, 0, Stage("warm up", 4.0, 15.0), 38.2),
-            "warm up 4/15 s [=====               ] 33/s p95 38 ms 7 users 0 errors",
+            "warm up: 4/15 s [=====               ] 33/s p95 38 ms 7 users 0 errors",
         ),
         (
             Progress(2.0, 1, 9000, 9000, 1, Stage("", 2.0, 2.0), 0.42),
