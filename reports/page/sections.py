@@ -132,8 +132,8 @@ def _summary(reports: Sequence[Named], *, compared: bool) -> Section:
     if len(reports) == 1:
         return Section("summary", "Summary", (*notices(reports), headline(reports[0][1])), menu="Summary")
     title = "Side by side" if compared else "Summary"
-    blocks = (*([] if compared else notices(reports)), _side_by_side(reports))
-    return Section("summary", title, blocks, menu=title)
+    blocks: list[Block] = [*([] if compared else notices(reports)), _side_by_side(reports)]
+    return Section("summary", title, tuple(blocks), menu=title)
 
 
 def _headline_items(report: Report) -> Iterator[Figure]:
