@@ -424,7 +424,7 @@ class Recorder:
             yield self._bucket(first_ns // _PERIOD_NS), slice(None), first_ns, last_ns
             return
         slices = wall_ns // slice_ns
-        for number in np.unique(slices):
+        for number in _distinct(slices):
             rows = slices == number
             when = wall_ns[rows]
             first_ns, last_ns = int(when.min()), int(when.max())
@@ -589,13 +589,18 @@ def _tally(status: Ints) -> Iterator[tuple[int, int]]:
     return ((int(code), int(counts[code])) for code in np.flatnonzero(counts))
 
 
+def _distinct(numbers: Ints) -> list[int]:
+    """The different numbers, in order. `np.unique` would import a module of its own while users wait."""
+    return sorted(set(numbers.tolist()))
+
+
 def _parted(values: Floats, labels: Ints, whole: Sketch) -> Iterator[tuple[int, Sketch]]:
     """Each label and the sketch of the values that have it. Most often all have the same label: then it is `whole`."""
     if labels.min() == labels.max():
         yield int(labels[0]), whole
         return
-    for label in np.unique(labels):
-        yield int(label), Sketch.of(values[labels == label])
+    for label in _distinct(labels):
+        yield label, Sketch.of(values[labels == label])
 
 
 _QUOTED = r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 
 _LARGEST_COOKIE = 4096
@@ -148,16 +149,37 @@ def default_path(path: str) -> str:
     return folder if folder.startswith("/") else "/"
 
 
-def _date(setting: str, otherwise: float) -> float:
-    # Few servers send a date with a cookie.
-    from datetime import UTC  # noqa: PLC0415
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+_DATE_WORD = re.compile(r"[^\t -/;-@\[-`{-~]+")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DATE_PARTS = {
+    "time": re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?![0-9])"),
+    "day": re.compile(r"([0-9]{1,2})(?![0-9])"),
+    "month": re.compile("(" + "|".join(_MONTHS) + ")", re.IGNORECASE),
+    "year": re.compile(r"([0-9]{2,4})(?![0-9])"),
+}
+"""How each part of a date begins its word, in the order in which they are tried."""
+_FIRST_YEAR = 1601
 
+
+def _date(setting: str, otherwise: float) -> float:
+    """The instant that a cookie's date names, in UTC whatever zone it has (RFC 6265, 5.1.1); `otherwise` if it names none."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word in _DATE_WORD.findall(setting):
+        for part, pattern in _DATE_PARTS.items():
+            if part not in found and (match := pattern.match(word)):
+                found[part] = match.groups()
+                break
+    if len(found) < len(_DATE_PARTS):
+        return otherwise
+    year, day = int(found["year"][0]), int(found["day"][0])
+    if year < 100:
+        year += 1900 if year >= 70 else 2000
+    if year < _FIRST_YEAR:
+        return otherwise
+    month = 1 + _MONTHS.index(found["month"][0].lower())
     try:
-        date = parsedate_to_datetime(setting.replace("-", " "))
-        # RFC 6265, 5.1.1: a time without a zone is in UTC.
-        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError):
+        return datetime(year, month, day, *(int(digits) for digits in found["time"]), tzinfo=UTC).timestamp()
+    except ValueError:
         return otherwise
 
 

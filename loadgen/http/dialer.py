@@ -6,13 +6,14 @@ import _socket
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.http.connection import Connection, ConnectionContext
 from loadgen.http.exchange import Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts
-from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name
+from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name, prepare_lookup
 
 # A connection that was idle for longer is checked for being closed by the peer before it is used again.
 _PROBE_AFTER_NS = 1_000_000
@@ -40,6 +41,14 @@ class Dialer:
     def close(self) -> None:
         """Stop watching time limits, once the run is over."""
         self._context.deadlines.close()
+
+    def expect(self, origin: Origin) -> None:
+        """Load what the first connection to this origin needs, such as trusted certificates: users that are on their way would
+        have to wait for it.
+        """
+        with suppress(Ended):
+            self._route.handshakes(origin)
+        prepare_lookup(self._route.door(origin)[0])
 
     def set_plan_end(self, at_ns: int) -> None:
         """Set when the plan's last user arrived, from when on answers have a limited time (`TimeLimits.drain_ns`)."""

@@ -47,10 +47,8 @@ def addresses_of(host: str, port: int) -> list[Any]:
     """
     bare = host.strip("[]")
     try:
-        # Bytes are taken as they are; for a text Python would first load its tables of international names.
-        numeric = bare.encode() if bare.isascii() else bare
         try:
-            return socket.getaddrinfo(numeric, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+            return _numeric(bare, port)
         except socket.gaierror:
             # Here and not in the resolver's threads, where gevent would print what is raised.
             if not bare.isascii():
@@ -61,6 +59,22 @@ def addresses_of(host: str, port: int) -> list[Any]:
     except ValueError:
         # A name with an empty label, one of more than 63 letters, or a zero byte: no name server can have it.
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
+
+
+def _numeric(bare: str, port: int) -> list[Any]:
+    """What `addresses_of` gives for an address. Raises socket.gaierror for a name, ValueError."""
+    # Bytes are taken as they are; for a text Python would first load its tables of international names.
+    return socket.getaddrinfo(
+        bare.encode() if bare.isascii() else bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
+    )
+
+
+def prepare_lookup(host: str) -> None:
+    """Load what `addresses_of` needs to look up this host, and start its threads; nothing is looked up."""
+    try:
+        _numeric(host.strip("[]"), 0)
+    except (socket.gaierror, ValueError):
+        get_hub().resolver.getaddrinfo("127.0.0.1", 0)
 
 
 class Handshake(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from itertools import accumulate
 from math import isfinite, isnan
@@ -380,13 +380,16 @@ def _rounds(count: Any) -> tuple[float, float]:
 
 def _parallel(step: model.Parallel, setting: Setting) -> Action:
     """Steps that run at the same time. A user has one connection to each origin, so it makes their requests one by one."""
+    # Few scripts have requests in parallel, and the others start quicker without locks.
+    from gevent.lock import BoundedSemaphore  # noqa: PLC0415
+
     branches = [_compile_step(inner, setting) for inner in step.steps]
     shares_pool = setting.script.http.pool is not None
 
     def act(vu: Vu) -> None:
         exchange = vu.exchange
         if not shares_pool:
-            vu.exchange = _one_at_a_time(exchange)
+            vu.exchange = _one_at_a_time(exchange, BoundedSemaphore(1))
         greenlets = [gevent.spawn(_outcome, branch, vu) for branch in branches]
         try:
             # The user fails with the first error; the other branches are not cut off, and what they do is counted.
@@ -409,12 +412,9 @@ def _outcome(branch: Action, vu: Vu) -> Exception | None:
     return None
 
 
-def _one_at_a_time(exchange: Callable[..., Exchange | Failure]) -> Callable[..., Exchange | Failure]:
-    # Few scripts have requests in parallel, and the others start quicker without locks.
-    from gevent.lock import BoundedSemaphore  # noqa: PLC0415
-
-    gate = BoundedSemaphore(1)
-
+def _one_at_a_time(
+    exchange: Callable[..., Exchange | Failure], gate: AbstractContextManager[Any]
+) -> Callable[..., Exchange | Failure]:
     def gated(*arguments: Any, **options: Any) -> Exchange | Failure:
         with gate:
             return exchange(*arguments, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from loadgen.clock import WallOffset, now_ns
 from loadgen.http.connection import NEVER_NS
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import FILED, Exchange, Failure, FileAnswer, TimeLimits
+from loadgen.http.message import BadRequestError, address_of
 from loadgen.http.ports import LocalPorts, ports_of
 from loadgen.http.proxy import ProxyRoute
 from loadgen.http.route import Origin, Route
@@ -47,6 +49,7 @@ class Transports:
     def __init__(self, script: Script, wall: WallOffset, tell: Callable[[str], None]) -> None:
         http = script.http
         self._drain_s = http.drain_s
+        self._target = script.target
         limits = TimeLimits(
             int(http.timeout_s * 1e9), int(http.socket_limit_s * 1e9), int(http.drain_s * 1e9), http.max_body_bytes
         )
@@ -66,7 +69,9 @@ class Transports:
         return transport if self._tell is None else _Shown(transport, self._tell)
 
     def plan_begins(self) -> None:
-        """Let answers go on for as long as users are still to come."""
+        """Make ready for the first users; let answers go on for as long as users are still to come."""
+        with suppress(BadRequestError):
+            self._dialer.expect(address_of(self._target).origin)
         self._dialer.set_plan_end(NEVER_NS)
 
     def plan_ended(self) -> None:

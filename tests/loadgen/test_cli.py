@@ -127,6 +127,44 @@ def test_a_run_imports_nothing_that_its_script_does_not_need(script):
     assert not (large | standard | ours | {"reports.blocks"}) & set(shown)
 
 
+IMPORTED_MEANWHILE = """
+import sys
+from loadgen.cli import cli
+from loadgen.engine import Engine
+run = Engine.run
+def watched(*arguments):
+    before = set(sys.modules)
+    run(*arguments)
+    # The text of a period is made when users have come to their ends.
+    print("imported:", *(name for name in set(sys.modules) - before if not name.startswith("encodings.utf")))
+Engine.run = watched
+cli(sys.argv[1:])
+"""
+
+
+def test_no_user_waits_for_an_import(tmp_path, serve, ok_answer):
+    cookie = b"Set-Cookie: a=1; Expires=Wed, 21 Oct 2037 07:28:00 GMT\r\n"
+    answer = ok_answer(
+        b'{"ids": [{"a": 1}]}', cookie + b"Content-Type: application/json\r\nServer-Timing: db;dur=2\r\n"
+    )
+    source = tmp_path / "script.yml"
+    source.write_text(f"""
+config: {{target: "http://localhost:{serve(answer).port}", phases: [{{duration: 1, arrivalRate: 5}}], plugins: {{expect: {{}}}}}}
+scenarios:
+  - flow:
+    - get:
+        url: "/{{{{ $uuid }}}}"
+        capture: [{{json: "$.ids[?(@.a == 1)].a", as: id}}, {{header: server-timing, as: timing}}, {{regexp: "d.", as: d}}]
+        expect: [{{statusCode: 200}}]
+    - parallel: [{{get: {{url: "/"}}}}, {{post: {{url: "/", json: {{id: "{{{{ id }}}}"}}}}}}]
+    - think: 0.3
+  - flow: [{{get: {{url: "http://127.0.0.1:1/"}}}}]
+""")
+    command = [sys.executable, "-c", IMPORTED_MEANWHILE, "run", "-q", str(source)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line for line in shown.splitlines() if line.startswith("imported:")] == ["imported:"]
+
+
 def test_quick_says_what_is_wrong_with_its_surroundings(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "proxy:3128")
     done = loadgen("quick", "http://127.0.0.1:1/")

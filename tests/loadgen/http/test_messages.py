@@ -113,10 +113,16 @@ def test_an_odd_age_is_ignored_or_endless_and_never_an_error(max_age, kept):
 
 
 @pytest.mark.parametrize(
-    "date", ["Thu, 01 Jan 1970 00:16:50", "Thu, 01-Jan-1970 00:16:50 GMT", "Thu, 01 Jan 1970 02:16:50 +0200"]
+    "date",
+    [
+        "Thu, 01 Jan 1970 00:16:50",
+        "Thu, 01-Jan-70 00:16:50 GMT",
+        "Thu Jan 1 0:16:50 1970",
+        "1 January 1970 00:16:50.5 +0200",
+    ],
 )
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
-def test_a_date_without_a_zone_is_in_utc_wherever_it_is_read(monkeypatch, date, zone):
+def test_a_cookies_date_is_in_utc_whatever_its_zone_and_wherever_it_is_read(monkeypatch, date, zone):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -125,6 +131,22 @@ def test_a_date_without_a_zone_is_in_utc_wherever_it_is_read(monkeypatch, date, 
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "01 Jan 1970",
+        "31 Feb 1970 00:00:00 GMT",
+        "01 Jan 1600 00:00:00 GMT",
+        "01 Jan 1970 24:00:00",
+        "1970-01-01T00:00:00Z",
+        "²² Jan 1970 00:00:00",
+    ],
+)
+def test_what_names_no_date_sets_no_end(date):
+    assert jar(f"a=1; Expires={date}; Path=/").header("a.example", "/", 1e9, secure=False) == "a=1"
 
 
 @given(st.text(max_size=40) | st.from_regex(r"a=b; ?(Max-Age|Expires|Path|Domain)=.{0,30}", fullmatch=True))
