@@ -4,7 +4,8 @@
 
 - lag: how late virtual users start, at 5,000 a second against nginx.
 - busy: a server with known delays (5 to 15 ms evenly, every 33rd answer 40 ms) on its own core. What each tool reports
-  about it while the generator's core is idle, and while another program keeps that core 85 % busy.
+  about it while the generator's core is idle, and while another program keeps that core 85 % busy; and how far that is from
+  what the server saw in the same run (`benchmarks/delaying.py`).
 - freeze: nginx is stopped (SIGSTOP) for 2 s of a 10 s run. What the report shows of the stall.
 - memory: 10,000 users at once, each with a connection. Bytes per user beyond what ten users need.
 """
@@ -22,9 +23,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from benchmarks.awake import cores_awake
 from benchmarks.generators import LOCUSTFILE
@@ -46,25 +48,6 @@ from reports.model import Report
 
 _USERS = 10
 _BUSY_SECONDS = 6
-
-_DELAYING = """
-import asyncio, itertools, random, sys
-rng = random.Random(1)
-numbers = itertools.count(1)
-async def serve(reader, writer):
-    try:
-        while await reader.readuntil(b"\\r\\n\\r\\n"):
-            delay = 0.040 if next(numbers) % 33 == 0 else rng.uniform(0.005, 0.015)
-            await asyncio.sleep(delay)
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: keep-alive\\r\\n\\r\\nok")
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-async def main():
-    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
-        await server.serve_forever()
-asyncio.run(main())
-"""
 
 _BURNING = """
 import time
@@ -189,24 +172,37 @@ _TOOLS: dict[str, Callable[[str], Percentiles]] = {
 
 
 def busy() -> Iterator[str]:
-    """Print what each tool reports about one server while the tool's core is idle, and while it is busy."""
-    yield "| tool | p50 idle | p50 busy | off by | p99 idle | p99 busy | off by |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    """Print what each tool reports about a server while the tool's core is idle and while it is busy, beside what the server saw.
+
+    The server is compared with in the same run: on two cores that share their parts, a busy one slows the other, too.
+    """
+    yield "| tool | its core | p50: server | tool | off by | p99: server | tool | off by |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     port = free_port()
-    with started([PYTHON, "-c", _DELAYING, str(port)], port):
+    url = f"http://127.0.0.1:{port}"
+    with started([PYTHON, "-m", "benchmarks.delaying", str(port)], port):
         for name, tool in _TOOLS.items():
-            try:
-                idle = tool(f"http://127.0.0.1:{port}")
-                with _core_kept_busy():
-                    burdened = tool(f"http://127.0.0.1:{port}")
-            except (MissingTool, KeyError, OSError, subprocess.TimeoutExpired) as error:
-                yield f"| {name} | left out: {type(error).__name__} {str(error)[:80]} | | | | | |"
-                continue
-            cells = [
-                f"{before:.3f} ms | {after:.3f} ms | {100 * (after / before - 1):+.1f} %"
-                for before, after in zip(idle, burdened, strict=True)
-            ]
-            yield f"| {name} | {cells[0]} | {cells[1]} |"
+            for state, condition in (("idle", nullcontext()), ("85 % busy", _core_kept_busy())):
+                try:
+                    with condition:
+                        _server_saw(url)
+                        reported = tool(url)
+                        seen = _server_saw(url)
+                except (MissingTool, KeyError, OSError, subprocess.TimeoutExpired) as error:
+                    yield f"| {name} | left out: {type(error).__name__} {str(error)[:80]} | | | | | | |"
+                    break
+                cells = [
+                    f"{server:.3f} ms | {told:.3f} ms | {100 * (told / server - 1):+.1f} %"
+                    for server, told in zip(seen, reported, strict=True)
+                ]
+                yield f"| {name} | {state} | {cells[0]} | {cells[1]} |"
+
+
+def _server_saw(url: str) -> Percentiles:
+    """p50 and p99 of the answers since this was last asked, in ms, as the server saw them."""
+    with urlopen(f"{url}/figures", timeout=10) as answer:
+        p50, p99 = json.load(answer)
+    return p50, p99
 
 
 @contextmanager

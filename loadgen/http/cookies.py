@@ -149,38 +149,37 @@ def default_path(path: str) -> str:
     return folder if folder.startswith("/") else "/"
 
 
-_DATE_WORD = re.compile(r"[^\t -/;-@\[-`{-~]+")
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DATE_PARTS = {
-    "time": re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?![0-9])"),
-    "day": re.compile(r"([0-9]{1,2})(?![0-9])"),
-    "month": re.compile("(" + "|".join(_MONTHS) + ")", re.IGNORECASE),
-    "year": re.compile(r"([0-9]{2,4})(?![0-9])"),
-}
-"""How each part of a date begins its word, in the order in which they are tried."""
 _FIRST_YEAR = 1601
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DATE_WORD = re.compile(r"[^\t -/;-@\[-`{-~]+")
+_DATE_PART = re.compile(
+    rf"([0-9]{{1,4}})(?![0-9])(?::([0-9]{{1,2}}):([0-9]{{1,2}})(?![0-9]))?|({_MONTHS})", re.IGNORECASE
+)
+"""What a word of a date begins with: a number (a day or a year), a time, a month."""
 
 
 def _date(setting: str, otherwise: float) -> float:
     """The instant that a cookie's date names, in UTC whatever zone it has (RFC 6265, 5.1.1); `otherwise` if it names none."""
-    found: dict[str, tuple[str, ...]] = {}
-    for word in _DATE_WORD.findall(setting):
-        for part, pattern in _DATE_PARTS.items():
-            if part not in found and (match := pattern.match(word)):
-                found[part] = match.groups()
-                break
-    if len(found) < len(_DATE_PARTS):
+    day = month = year = time = None
+    for match in filter(None, map(_DATE_PART.match, _DATE_WORD.findall(setting))):
+        number, minute, second, name = match.groups()
+        if name is not None:
+            month = month or name.lower()
+        elif time is None and minute is not None and len(number) <= 2:
+            time = int(number), int(minute), int(second)
+        elif day is None and len(number) <= 2:
+            day = int(number)
+        elif year is None and len(number) >= 2:
+            year = int(number)
+    if day is None or month is None or year is None or time is None:
         return otherwise
-    year, day = int(found["year"][0]), int(found["day"][0])
     if year < 100:
         year += 1900 if year >= 70 else 2000
-    if year < _FIRST_YEAR:
-        return otherwise
-    month = 1 + _MONTHS.index(found["month"][0].lower())
     try:
-        return datetime(year, month, day, *(int(digits) for digits in found["time"]), tzinfo=UTC).timestamp()
+        date = datetime(year, 1 + _MONTHS.split("|").index(month), day, *time, tzinfo=UTC)
     except ValueError:
         return otherwise
+    return date.timestamp() if year >= _FIRST_YEAR else otherwise
 
 
 def _keeps_prefix(cookie: Cookie) -> bool:
