@@ -27,6 +27,7 @@ from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, Underway
+from reports.files import read_text
 from reports.model import Extras, Report, aggregate
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = No
 
 def _text_of(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8-sig")
+        return read_text(path)
     except UnicodeDecodeError as error:
         message = f"not UTF-8 ({error.reason} at byte {error.start})"
         raise ScriptErrors((ScriptProblem(Place(path, 0, 0, ""), message),)) from None

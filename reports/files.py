@@ -1,9 +1,13 @@
-"""Writes files atomically: a reader finds the old text or the new one, never a part of it."""
+"""Reads files that may have no end, and writes files atomically: a reader finds the old text or the new one, never a part."""
 
 from __future__ import annotations
 
+import errno
 import os
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+
+_MOST_BYTES = 64_000_000
 
 
 class WriteError(OSError):
@@ -21,6 +25,22 @@ def exists(path: Path | str) -> bool:
 def is_folder(path: Path | str) -> bool:
     """Whether there is a folder. Path.is_dir raises OSError for a name that is too long for one."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def read_bytes(path: Path | str, most_bytes: int = _MOST_BYTES) -> bytes:
+    """The content of a file, device or pipe. Raises ValueError for an invalid path, and OSError, also for what is larger than
+    this: it may have no end.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes // 1_000_000} MB", str(path))
+    return content
+
+
+def read_text(path: Path | str) -> str:
+    """The same, as UTF-8 with or without a byte order mark, with line feeds alone. Raises UnicodeDecodeError, too."""
+    return TextIOWrapper(BytesIO(read_bytes(path)), "utf-8-sig").read()
 
 
 def check_writable(path: Path) -> None:

@@ -26,10 +26,11 @@ from loadgen.http.tls_socket import client_context
 from loadgen.runner import ClosedResult, agent, run_ab
 from loadgen.script.durations import LONGEST_S
 from reports.cli import BadInput, FiniteRange
-from reports.files import WriteError, check_writable
+from reports.files import WriteError, check_writable, read_bytes
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
 from reports.printable import printable, shown_url, url_fault
 
+_LARGEST_BODY = 1_000_000_000
 _USUAL_PER_S = 4000
 """Requests a second that are taken for granted, to tell how long a run of a number of requests will be."""
 _TOLD_ABOVE = 150
@@ -395,7 +396,7 @@ def _header(text: str) -> tuple[str, str]:
 def _bytes_of(path: str) -> bytes:
     """The content of a file. Raises BadInput where it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        return read_bytes(path, _LARGEST_BODY)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
 

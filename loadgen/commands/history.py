@@ -27,8 +27,9 @@ from reports.compare.gates import Gate, GateResult
 from reports.compare.history import Entry
 from reports.compare.history import history as look
 from reports.compare.history_blocks import history_page
-from reports.files import WriteError, exists, is_folder
-from reports.formats.read import load, read
+from reports.files import WriteError, exists, is_folder, read_bytes
+from reports.formats.plain_text import decoded
+from reports.formats.read import MOST_BYTES, load, read
 from reports.model import ReportError
 from reports.printable import printable
 
@@ -169,7 +170,7 @@ def _reports_in(path: str) -> Iterator[_Found]:
     file = Path(path)
     if exists(file):
         try:
-            text, made_ms = file.read_text("utf-8-sig", "replace"), 1000 * file.stat().st_mtime
+            text, made_ms = decoded(read_bytes(file, MOST_BYTES)), 1000 * file.stat().st_mtime
         except (OSError, ValueError) as error:
             raise ReportError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
         reports = read(text, path)

@@ -16,7 +16,7 @@ import click
 from loadgen.commands.exits import COULD_NOT_RUN
 from loadgen.commands.script_options import check_url
 from reports.cli import BadInput, check_output
-from reports.files import WriteError, exists, write_text
+from reports.files import WriteError, exists, read_bytes, write_text
 from reports.printable import printable, shown_url
 
 if TYPE_CHECKING:
@@ -148,9 +148,7 @@ def _draft(source: str, options: _Options) -> Draft:
         return _from_url(source, options)
     path = Path(source)
     try:
-        if path.is_file() and path.stat().st_size > _LARGEST_BYTES:
-            raise BadInput(f"cannot read {source}: larger than {_LARGEST_BYTES // 1_000_000} MB")
-        content = path.read_bytes()
+        content = read_bytes(path, _LARGEST_BYTES)
     except OSError as error:
         is_like_url = ("." in source or ":" in source) and not exists(source)
         hint = ": a URL begins with http:// or https://" if is_like_url else ""
@@ -331,8 +329,8 @@ def _other_document(other: str, first: str, options: _Options) -> bytes:
         return page.content
     try:
         path = Path(other)
-        if not path.is_file() or path.stat().st_size > _LARGEST_BYTES:
+        if not path.is_file():
             raise Unusable(f"it refers to {other}, which is no file")
-        return path.read_bytes()
+        return read_bytes(path, _LARGEST_BYTES)
     except (OSError, ValueError) as error:
         raise Unusable(f"it refers to {other}, which cannot be read: {error}") from None

@@ -21,6 +21,7 @@ from loadgen.commands.application import (
 )
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, check_output, output_options, show, step_summary
+from reports.files import read_text
 
 if TYPE_CHECKING:
     from loadgen.lab.evidence import Evidence
@@ -204,7 +205,7 @@ def _publications(ids: list[str]) -> dict[str, Publication]:
     found = {name: own[name] for name in (own if GROUP in ids else ids) if name in own}
     for name in filter(is_file, ids):
         try:
-            found[name] = parse(name, Path(name).read_text("utf-8"))
+            found[name] = parse(name, read_text(name))
         except OSError as error:
             raise BadInput(f"{name}: {error.strerror or error}") from None
         except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from reports.cli import BadInput
+from reports.files import read_text
 from reports.printable import shown_url, url_fault
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def variables_of(path: str) -> dict[str, str]:
     from dotenv import dotenv_values
 
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise BadInput(f"--dotenv {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except (OSError, ValueError) as error:

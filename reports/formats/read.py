@@ -81,7 +81,8 @@ _OWN_KEYS = {
 }
 _NOT_JSON = "not JSON"
 _OBJECT = re.compile(r"\s*\{\s*\"")
-_MOST_BYTES = 256 << 20
+MOST_BYTES = 256_000_000
+"""The most that is read of a report."""
 _LONG = 8_000_000
 """The length of a text, in characters, from which readers of text look at it only where it holds words of theirs."""
 _LONGEST_REASON = 120
@@ -106,11 +107,11 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
     try:
         # Something without end, such as a device, is left after this, too.
         with nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb") as file:  # noqa: PTH123 - an empty name is none
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > _MOST_BYTES:
-        raise ReportError(f"{name}: larger than {_MOST_BYTES >> 20} MB, the most that is read of a report")
+    if len(data) > MOST_BYTES:
+        raise ReportError(f"{name}: larger than {MOST_BYTES // 1_000_000} MB, the most that is read of a report")
     found = read(decoded(data), path)
     if number is None and len(found) > 1:
         note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")

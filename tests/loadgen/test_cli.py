@@ -165,6 +165,23 @@ scenarios:
     assert [line for line in shown.splitlines() if line.startswith("imported:")] == ["imported:"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "/dev/zero"),
+        ("run", "--check", "/dev/zero"),
+        ("run", "--dotenv", "/dev/zero", "a.yml"),
+        ("doctor", "--app", "a:b", "--script", "/dev/zero"),
+        ("init", "/dev/zero"),
+        ("history", "/dev/zero"),
+    ],
+)
+def test_a_file_without_end_is_an_error_in_one_line(arguments):
+    done = loadgen(*arguments)
+    assert done.exit_code in (1, 2)
+    assert "/dev/zero: larger than " in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_quick_says_what_is_wrong_with_its_surroundings(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "proxy:3128")
     done = loadgen("quick", "http://127.0.0.1:1/")
