@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ import click
 from loadgen.commands.exits import COULD_NOT_RUN
 from loadgen.commands.script_options import check_url
 from reports.cli import BadInput, check_output
-from reports.files import WriteError, exists, read_bytes, write_text
+from reports.files import WriteError, exists, read_bytes
 from reports.printable import printable, shown_url
+from reports.writers.output import put
 
 if TYPE_CHECKING:
     from loadgen.script_from.asking import Page, Service
@@ -105,13 +105,10 @@ def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) ->
         text = script_text(draft)
     except Unusable as reason:
         raise BadInput(str(reason)) from None
-    if output == _STDOUT:
-        sys.stdout.write(text)
-    else:
-        try:
-            write_text(output, text)
-        except WriteError as error:
-            raise BadInput(str(error)) from None
+    try:
+        put(text, None if output == _STDOUT else output)
+    except WriteError as error:
+        raise BadInput(str(error)) from None
     _tell(draft, output)
 
 

@@ -157,6 +157,19 @@ def test_a_ping_that_cannot_be_shown_is_one_line(serve, ok_answer):
     assert (code, told) == (1, "Error: cannot write the result to standard output: No space left on device\n")
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_a_first_script_that_cannot_be_shown_is_one_line(tmp_path, redirection):
+    api = {
+        "openapi": "3.0.0",
+        "info": {"title": "a", "version": "1"},
+        "servers": [{"url": "http://h"}],
+        "paths": {"/": {"get": {}}},
+    }
+    (tmp_path / "api.json").write_text(json.dumps(api))
+    code, _, told = shell(f"$loadgen init $path --no-probe -o - {redirection}", path=tmp_path / "api.json")
+    assert code == 2 and told.startswith("Error: cannot write the result") and told.count("\n") == 1
+
+
 def test_a_reader_who_is_slow_loses_nothing_though_the_pipe_does_not_wait(serve, ok_answer):
     """Another program has set O_NONBLOCK for the pipe, which holds less than what is printed."""
     code = (
