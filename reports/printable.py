@@ -8,6 +8,13 @@ _CREDENTIALS = re.compile(r"""((["'])(?:(?!\2).)*?://)(?:(?!\2).)*@|(://)(?:\\.|
 """What stands before a URL's host, in a quoted word of a command and in any other; up to the last @, as in a password."""
 _PASSWORD_OF_QUERY = re.compile(r"""([?&](?:ssl)?password=)[^&\s'"]*""", re.IGNORECASE)
 
+_SECRET_OPTION = re.compile(
+    r"""((?<!\S)--(?:[\w-]*-)?(?:password|passwd|secret|secret-key|token|api-key)(?:=|\s+(?!-)))"""
+    r"""(?:"(?:\\.|[^"])*"|'[^']*'|(?:\\.|[^\s\\'"])+)""",
+    re.IGNORECASE,
+)
+"""An option whose value is a secret, and that value."""
+
 
 def printable(text: str, keep: str = "") -> str:
     """The text with an escape, such as a backslash and x1b, for each control, formatting or bidi character not in `keep`."""
@@ -17,8 +24,8 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def without_credentials(text: str) -> str:
-    """A command with a mark in place of the user and the password of each URL in it."""
-    return _PASSWORD_OF_QUERY.sub(r"\1…", _CREDENTIALS.sub(r"\1\3…@", text))
+    """A command with a mark in place of the user and the password of each URL in it, and of passwords given as options."""
+    return _SECRET_OPTION.sub(r"\1…", _PASSWORD_OF_QUERY.sub(r"\1…", _CREDENTIALS.sub(r"\1\3…@", text)))
 
 
 def shown_url(text: str) -> str:

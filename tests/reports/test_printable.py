@@ -14,6 +14,9 @@ from reports.printable import shown_url, url_fault, without_credentials
         ('sh -c "serve \\"postgresql://u:p q@h\\"" me@x', 'sh -c "serve \\"postgresql://…@h\\"" me@x'),
         (r"serve postgresql://u:p\ q@h/d me@x", "serve postgresql://…@h/d me@x"),
         ("serve postgresql://h/d?user=u&password=p&x=1", "serve postgresql://h/d?user=u&password=…&x=1"),
+        ("serve --db-password pw --token=t\\ t --port 1", "serve --db-password … --token=… --port 1"),
+        ("serve --password 'a b' --api-key \"k k\"", "serve --password … --api-key …"),
+        ("serve --ask-password --port 1 --password-file f", "serve --ask-password --port 1 --password-file f"),
         ("curl http://{host}:{port}/ && mail me@x", "curl http://{host}:{port}/ && mail me@x"),
     ],
 )
