@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from poolbench.loan_book import BOOK, harmless
 from poolbench.loans import Request
 from poolbench.looking import REQUEST_CODES
 
-# Each request comes by here: these two guard themselves, which costs less than `harmless`.
+# Each request comes by here. Every call of a function counts: these guard themselves, which costs less than `harmless`, and have
+# written out what they could call.
 
 
 def _begin(environ: dict[str, Any]) -> Request | None:
@@ -33,12 +35,22 @@ def _answered(request: Request | None) -> None:
     if request is None or request.ended_ns:
         return
     try:
-        request.end()
-        served, borrower = BOOK.requests, request.borrower
+        name = request.end()
+        served, borrower, tally = BOOK.requests, request.borrower, BOOK.tally
         if served.get(borrower) is request:
             del served[borrower]
         request.borrower = None
-        BOOK.tally.answered(request)
+        if request.weight or BOOK.shares is None:
+            tally.answered(request)
+            return
+        name = name or request.name
+        if request.drawn_as is None or request.drawn_as == name:
+            # Most requests of a fast application: only their number and their time are added up. Each is one step in CPython.
+            row = tally.counted.get(name) or tally.row_of(name)
+            row[0] += 1
+            row[1] += request.ended_ns - request.began_ns
+        else:
+            tally.answered(request)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
 
@@ -48,20 +60,27 @@ def watched_requests(application: Any) -> Any:
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = _begin(environ)
+
+        # Flask forgets the rule before the parts of a streamed answer are made, where a connection may be borrowed first.
+        def start(*given: Any, **named: Any) -> Any:
+            if request is not None and request.rule is None:
+                request.rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
+            return start_response(*given, **named)
+
         wrapper = environ.get("wsgi.file_wrapper")
-        files: list[Any] = []
+        files: list[Any] | None = None
         if wrapper is not None and not isinstance(wrapper, type):
+            files = []
             environ["wsgi.file_wrapper"] = _remembering(wrapper, files)
         try:
-            answer = application(environ, _finding_rule(request, start_response))
-            is_file = (
-                isinstance(answer, wrapper)
-                if isinstance(wrapper, type)
-                else bool(files) and any(answer is file for file in files)
-            )
-            if is_file:
+            answer = application(environ, start_response if request is None else start)
+            if wrapper is not None and (
+                isinstance(answer, wrapper) if files is None else any(answer is file for file in files)
+            ):
                 return _followed_file(answer, request)
-            return (_SizedAnswer if hasattr(answer, "__len__") else _Answer)(answer, request)
+            followed = (_SizedAnswer if hasattr(answer, "__len__") else _Answer)(answer, None)
+            followed.answer, followed.request = answer, request
+            return followed
         except BaseException:
             _answered(request)
             raise
@@ -71,45 +90,30 @@ def watched_requests(application: Any) -> Any:
     return serve
 
 
-def _finding_rule(request: Request | None, start_response: Any) -> Any:
-    """A function that does what `start_response` does, and finds the request's rule before.
+class _Answer(islice):  # type: ignore[type-arg]
+    """A WSGI answer: the parts of `answer`, and a close() that notes that the request has been answered.
 
-    Flask forgets the rule before the parts of a streamed answer are made, where a connection may be borrowed first.
+    Made as `_Answer(answer, None)`: an `islice` needs no calls of functions in Python to be made and to be iterated on.
     """
-    if request is None:
-        return start_response
 
-    def start(*given: Any, **named: Any) -> Any:
-        if request.rule is None:
-            request.look_for_rule()
-        return start_response(*given, **named)
-
-    return start
-
-
-class _Answer:
-    """A WSGI answer: the parts of `answer`, and a close() that notes that the request has been answered."""
-
-    __slots__ = ("_answer", "_parts", "_request")
-
-    def __init__(self, answer: Iterable[bytes], request: Request | None) -> None:
-        self._answer, self._request = answer, request
-        self._parts = iter(answer)
-
-    def __iter__(self) -> _Answer:
-        return self
+    __slots__ = ("answer", "request")
+    answer: Iterable[bytes]
+    request: Request | None
 
     def __next__(self) -> bytes:
-        return next(self._parts)
+        return _next_part(self)
 
     def close(self) -> None:
         """Close the answer; the server calls this when it has sent the last part, or has given up."""
         try:
-            close = getattr(self._answer, "close", None)
+            close = getattr(self.answer, "close", None)
             if close is not None:
                 close()
         finally:
-            _answered(self._request)
+            _answered(self.request)
+
+
+_next_part: Callable[[_Answer], bytes] = islice.__next__
 
 
 REQUEST_CODES.add(_Answer.__next__.__code__)
@@ -121,7 +125,7 @@ class _SizedAnswer(_Answer):
     __slots__ = ()
 
     def __len__(self) -> int:
-        return len(self._answer)  # type: ignore[arg-type]
+        return len(self.answer)  # type: ignore[arg-type]
 
 
 def _remembering(wrapper: Callable[..., Any], files: list[Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ call one another.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from time import perf_counter_ns
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,16 @@ from sqlalchemy.engine import base
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool import base as pool_base
-from sqlalchemy.pool.base import _ConnectionFairy
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
-from poolbench.loan_book import BOOK, OPENED, harmless
+from poolbench.loan_book import BOOK, OPENED, harmless, taken_ns
 from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
 from poolbench.places import APPLICATION, application_frame, kind_of, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, FrameType
+    from types import CodeType, FrameType, ModuleType
 
 _frame = sys._getframe  # noqa: SLF001
 
@@ -63,12 +64,12 @@ def _watch_loans(pool: Any, about: WatchedEngine) -> None:
 
 def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) -> Callable[[], Any]:
     """A function that calls `lend`, the pool's own connect(), and notes the loan. Results and errors are those of `lend`."""
-    book = BOOK
+    book, lender = BOOK, _lender(pool)
 
     def connect() -> Any:
         book.left -= 1
         if book.left < 0:
-            return _lend_drawing(pool, lend, _frame(1))
+            return _lend_drawing(pool, lender, _frame(1))
         try:
             fairy = lend()
         except BaseException as error:
@@ -96,32 +97,34 @@ def hook_connect(engine: Any) -> None:
     if not _is_stock(kind) or "connect" in vars(engine):
         return
     stock = kind.connect, kind.raw_connection
-    known: tuple[Any, Any] = None, None
+    known: tuple[Any, ...] = ()
 
-    def look_again(caller: FrameType) -> Any:
+    def look_again() -> Any:
         """Find out what the engine consists of now, and borrow through the pool's connect(), which notes this loan."""
         nonlocal known
-        pool = engine.pool
+        now = engine.pool, BOOK.current, BOOK.keeps_all
         if (kind.connect, kind.raw_connection) != stock:
             # An instrument has replaced a method since the last look.
             vars(engine).pop("connect", None)
-        elif BOOK.keeps_all and pool is known[0]:
-            return engine._connection_cls(engine, _lend_for_engine(engine, pool, caller))  # noqa: SLF001
-        elif hooked(pool) and known != (pool, BOOK.current):
-            known = pool, BOOK.current
-            engine.connect = _short_connect(engine, pool, look_again)
+        elif hooked(engine.pool) and known != now:
+            known = now
+            short = _drawing_connect if BOOK.keeps_all else _short_connect
+            engine.connect = short(engine, engine.pool, look_again)
         return kind.connect(engine)
 
-    engine.connect = lambda: look_again(_frame(1))
+    engine.connect = look_again
 
 
 _LENT, _SERVED = BOOK.lent, BOOK.requests
 
 
-def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any]) -> Callable[[], Any]:
-    """A connect() of an engine as long as it has this pool; `look_again` borrows for the caller, when it is time for a look."""
+def _short_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Callable[[], Any]:
+    """A connect() of an engine as long as it has this pool; `look_again` borrows when it is time for a look."""
     # Each variable of an outer function costs a little at each call; those of the module cost less.
     lend, current, connection_of = _lender(pool), BOOK.current, engine._connection_cls  # noqa: SLF001
+    # All that `lend` does if it is SQLAlchemy's and nobody listens to loans, with one call less.
+    is_stock = lend == _ConnectionFairy._checkout and _is_of(getattr(lend, "__func__", None), pool_base)  # noqa: SLF001
+    is_stock = is_stock and not pool._pre_ping  # noqa: SLF001
     # The code object of the application that borrowed last.
     last: CodeType | None = None
 
@@ -129,7 +132,7 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any
         nonlocal last
         left = BOOK.left
         if left < 1 or engine.pool is not pool:
-            return look_again(_frame(1))
+            return look_again()
         BOOK.left = left - 1
         try:
             # The frame is looked at before the wait, and let go: it has the caller's variables in it.
@@ -147,7 +150,11 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any
             BOOK.fault = f"{type(error).__name__}: {error}"
             code, instruction = None, 0
         try:
-            fairy = lend(pool)
+            if is_stock and not pool.dispatch.checkout:
+                fairy = _ConnectionRecord.checkout(pool)
+                fairy._counter += 1  # noqa: SLF001
+            else:
+                fairy = lend(pool)
         except BaseException as error:
             BOOK.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
             _raise_as_sqlalchemy(engine, error)
@@ -168,6 +175,24 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any
     return connect
 
 
+def _drawing_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Callable[[], Any]:
+    """As `_short_connect`, under the command."""
+    lend, connection_of, kind = _lender(pool), engine._connection_cls, type(engine)  # noqa: SLF001
+    connect_of, raw_connection_of = kind.connect, kind.raw_connection
+
+    def connect() -> Any:
+        if engine.pool is not pool or kind.connect is not connect_of or kind.raw_connection is not raw_connection_of:
+            return look_again()
+        try:
+            fairy = _lend_drawing(pool, lend, _frame(1))
+        except BaseException as error:
+            _raise_as_sqlalchemy(engine, error)
+            raise
+        return connection_of(engine, fairy)
+
+    return connect
+
+
 def _lender(pool: Any) -> Callable[[Any], Any]:
     """A function that lends a connection of the pool it is given, in as few calls as its connect() allows."""
     lend: Any = pool._poolbench_lend  # noqa: SLF001
@@ -175,18 +200,9 @@ def _lender(pool: Any) -> Callable[[Any], Any]:
     if type(lend) is not MethodType or lend.__self__ is not pool:
         return lambda _pool: lend()
     method: Any = lend.__func__
-    is_sqlalchemys = type(method) is FunctionType and method.__code__.co_filename == pool_base.__file__
     # All that SQLAlchemy's own method does, if no instrument has replaced that.
-    return _ConnectionFairy._checkout if is_sqlalchemys and method is Pool.connect else method  # noqa: SLF001
-
-
-def _lend_for_engine(engine: Any, pool: Any, caller: FrameType) -> Any:
-    """As `_lend_drawing`, for the engine's connect()."""
-    try:
-        return _lend_drawing(pool, pool._poolbench_lend, caller)  # noqa: SLF001
-    except BaseException as error:
-        _raise_as_sqlalchemy(engine, error)
-        raise
+    is_stock = method is Pool.connect and _is_of(method, pool_base)
+    return _ConnectionFairy._checkout if is_stock else method  # noqa: SLF001
 
 
 def _raise_as_sqlalchemy(engine: Any, error: BaseException) -> None:
@@ -197,49 +213,72 @@ def _raise_as_sqlalchemy(engine: Any, error: BaseException) -> None:
 
 def _is_stock(kind: type[Engine]) -> bool:
     """Whether engines of this class borrow as SQLAlchemy's do. Instruments replace the methods in the class, at any time."""
-    return all(
-        type(method) is FunctionType and method.__code__.co_filename == base.__file__
-        for method in (kind.connect, kind.raw_connection)
-    )
+    return _is_of(kind.connect, base) and _is_of(kind.raw_connection, base)
+
+
+def _is_of(function: Any, module: ModuleType) -> bool:
+    """Whether this is a function of SQLAlchemy's module, which no instrument has replaced."""
+    return type(function) is FunctionType and function.__code__.co_filename == module.__file__
 
 
 def _timeout_s(pool: Any) -> float:
     return float(getattr(pool, "_timeout", 0.0) or 0.0)
 
 
-def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
-    """Call `lend`, a pool's own connect(), and note the loan as the book draws it: in full, or its holder and its times."""
-    about = pool._poolbench_engine  # noqa: SLF001
+def _lend_drawing(pool: Any, lend: Callable[[Any], Any], caller: FrameType) -> Any:
+    """Lend a connection of a pool by `lend`, of `_lender`, and note the loan as drawn: in full, or its holder and its times."""
     try:
         borrower = BOOK.current()
         request = BOOK.requests.get(borrower)
-        weight = BOOK.draw(request)
+        weight = BOOK.draw(request) if request is None or request.weight is None else request.weight
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
         weight = 1
     if weight:
-        return _lend_noting_all(lend, about, caller, weight)
+        return _lend_noting_all(pool, lend, caller, weight)
     asked_ns = perf_counter_ns()
     try:
-        fairy = lend()
+        fairy = lend(pool)
     except BaseException as error:
-        BOOK.refused_lightly(about, caller, error, _timeout_s(pool), asked_ns)
+        BOOK.refused_lightly(pool._poolbench_engine, caller, error, _timeout_s(pool), asked_ns)  # noqa: SLF001
         raise
     try:
         frame, record, lent_ns = application_frame(caller), fairy._connection_record, perf_counter_ns()  # noqa: SLF001
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-        BOOK.lent[record] = borrower, code, instruction, request, lent_ns
-        BOOK.keep_times(about, record, asked_ns, lent_ns)
+        _LENT[record] = values = borrower, code, instruction, request, lent_ns
+        if BOOK.tally.has_room:
+            opened = getattr(record, OPENED, None)
+            wait_ns = lent_ns - asked_ns
+            if opened is not None and opened.is_new and opened.at_ns >= asked_ns:
+                wait_ns -= taken_ns(record, opened, asked_ns)
+            record.finalize_callback.append(
+                partial(_keep_ended, BOOK.tally.kept, record, values, pool._poolbench_engine.key, asked_ns, wait_ns)  # noqa: SLF001
+            )
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
     return fairy
 
 
-def _lend_noting_all(lend: Callable[[], Any], about: WatchedEngine, caller: FrameType, weight: int) -> Any:
-    """Call `lend`, and note everything of the loan, which stands for `weight` loans."""
-    loan = BOOK.asking(about, caller, weight)
+def _keep_ended(
+    kept: list[Any], record: Any, values: tuple[Any, ...], engine: str, asked_ns: int, wait_ns: int, _connection: Any
+) -> None:
+    """Keep the times of a loan, of which `values` are noted, when its connection comes back.
+
+    Not of one whose connection was detached, after which the record's next loan calls this.
+    """
     try:
-        fairy = lend()
+        latest = _LENT.get(record)
+        if latest is None or latest is values:
+            kept.append((engine, asked_ns, wait_ns, perf_counter_ns() - values[4], True))
+    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+        BOOK.fault = f"{type(error).__name__}: {error}"
+
+
+def _lend_noting_all(pool: Any, lend: Callable[[Any], Any], caller: FrameType, weight: int) -> Any:
+    """As `_lend_drawing`, of a loan of which everything is noted, and which stands for `weight` loans."""
+    loan = BOOK.asking(pool._poolbench_engine, caller, weight)  # noqa: SLF001
+    try:
+        fairy = lend(pool)
     except BaseException as error:
         if loan is not None:
             BOOK.refused(loan, error)
@@ -303,11 +342,12 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
     `many`: the method is do_executemany. Raises what `execute` raises.
     """
-    book, noted, executing, executed = BOOK, BOOK.noted, BOOK.executing, BOOK.executed
+    book, noted, wrote, executing, executed = BOOK, BOOK.noted, BOOK.wrote, BOOK.executing, BOOK.executed
     is_stock = getattr(execute, "__func__", None) is DefaultDialect.do_execute
 
     def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        loan = executing(context, statement) if noted or book.keeps_all else None
+        is_looked_at = noted or (book.keeps_all and (wrote or statement not in book.reads))
+        loan = executing(context, statement) if is_looked_at else None
         if loan is None:
             if is_stock:
                 # All that SQLAlchemy's own method does, with one call less.
@@ -329,10 +369,11 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
 def _watched_execute_no_params(execute: Any) -> Any:
     """As `_watched_execute`, for the dialect's method without parameters."""
-    book, noted, executing, executed = BOOK, BOOK.noted, BOOK.executing, BOOK.executed
+    book, noted, wrote, executing, executed = BOOK, BOOK.noted, BOOK.wrote, BOOK.executing, BOOK.executed
 
     def watched(cursor: Any, statement: str, context: Any = None) -> None:
-        loan = executing(context, statement) if noted or book.keeps_all else None
+        is_looked_at = noted or (book.keeps_all and (wrote or statement not in book.reads))
+        loan = executing(context, statement) if is_looked_at else None
         if loan is None:
             execute(cursor, statement, context)
             return

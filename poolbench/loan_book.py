@@ -24,7 +24,7 @@ from poolbench import observed as seen
 from poolbench.loans import Loan, Opened, Request, WatchedEngine, light_loan
 from poolbench.looking import IDLE, transaction_status
 from poolbench.places import Place, application_frame, place_of
-from poolbench.repeats import writes
+from poolbench.repeats import MOST_CACHED, writes
 from poolbench.shares import Shares
 from poolbench.tally import Tally
 from poolbench.waiters import current_function
@@ -45,6 +45,8 @@ _MOST_GROUPS = 200
 """Statements by place that one loan notes separately; all further ones count as one."""
 _TRY_AGAIN = "40"
 """How an error's SQLSTATE begins if the transaction may succeed when it is tried again."""
+_MOST_READS = 1000
+"""Statements that are known not to write; further ones are forgotten, and found out again."""
 _MOST_KEPT = 10_000
 """Places of engines, and of connections without an engine, that are remembered."""
 _GIVEN = ParamSpec("_GIVEN")
@@ -79,7 +81,8 @@ class LoanBook:
     requests: by borrower, the request that it serves.
     every: one loan in `every` is noted in full. left: loans to pass over before the next is noted in full; below 0, it is the
     next one. keeps_all: the command watches, so that `shares` chooses, or without them all loans are noted in full.
-    wrote: by record, its latest loan not noted in full whose transaction has written, as in `lent`.
+    wrote: by record, its latest loan not noted in full whose transaction has written, as in `lent`. reads: statements that are
+    known not to write.
     fault: what failed in watching, as text; empty if nothing did.
     """
 
@@ -104,6 +107,7 @@ class LoanBook:
         "on_timeout",
         "opening",
         "pid",
+        "reads",
         "requests",
         "shares",
         "tally",
@@ -120,6 +124,7 @@ class LoanBook:
         self.lent: dict[Any, Any] = {}
         self.asks: dict[Loan, None] = {}
         self.wrote: dict[Any, Any] = {}
+        self.reads: set[str] = set()
         self.opening: dict[Any, int] = {}
         self.requests: dict[Any, Request] = {}
         self.on_start: Callable[[], None] | None = None
@@ -188,10 +193,14 @@ class LoanBook:
         self._drawn += self.left + 1
         return weight
 
-    def keep_pace(self, elapsed_ns: int) -> None:
-        """Set the share of loans that are noted in full, from what there was in the `elapsed_ns` since the last call."""
+    def keep_pace(self, elapsed_ns: int, adding_ns: int = 0) -> None:
+        """Set the share of loans that are noted in full, from what there was in the `elapsed_ns` since the last call.
+
+        adding_ns: CPU that it took to add that up.
+        """
         if self.keeps_all:
             if self.shares is not None:
+                self.shares.count(self.tally.taken_noted(), adding_ns)
                 self.shares.spend(*self.tally.taken_costs(), elapsed_ns)
             return
         begun = self._drawn - max(0, self.left)
@@ -252,7 +261,7 @@ class LoanBook:
                 self._note_foreign(loan)
             if opened.is_new and opened.at_ns >= loan.asked_ns:
                 loan.has_opened = True
-                loan.connect_ns = _taken_ns(record, opened, loan.asked_ns)
+                loan.connect_ns = taken_ns(record, opened, loan.asked_ns)
         self.lent[record] = loan
         self.noted[record] = loan
         if loan.request is not None:
@@ -260,31 +269,6 @@ class LoanBook:
             lent = [each for each in loan.request.loans if self.lent.get(each.record) is each]
             loan.request.loans = (*lent, loan)
         record.finalize_callback.append(partial(self._given_back, loan))
-
-    def keep_times(self, engine: WatchedEngine, record: Any, asked_ns: int, lent_ns: int) -> None:
-        """Keep the times of a loan that has begun and is not noted in full, once its connection comes back."""
-        if self.tally.has_room:
-            opened: Opened | None = getattr(record, OPENED, None)
-            wait_ns = lent_ns - asked_ns
-            if opened is not None and opened.is_new and opened.at_ns >= asked_ns:
-                wait_ns -= _taken_ns(record, opened, asked_ns)
-            record.finalize_callback.append(
-                partial(self._keep_ended, self.tally, record, engine.key, asked_ns, wait_ns, lent_ns)
-            )
-
-    # Without `harmless`, which costs a call: nearly each loan of a busy application ends here.
-    def _keep_ended(
-        self, tally: Tally, record: Any, engine: str, asked_ns: int, wait_ns: int, lent_ns: int, _connection: Any
-    ) -> None:
-        """Keep the times of a loan that has ended; not of one whose connection was detached, after which the record's next loan
-        calls this.
-        """
-        try:
-            latest = self.lent.get(record)
-            if latest is None or (latest.__class__ is tuple and latest[4] == lent_ns):
-                tally.given_back(engine, asked_ns, wait_ns, lent_ns)
-        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-            self.fault = f"{type(error).__name__}: {error}"
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:
@@ -428,6 +412,10 @@ class LoanBook:
             self.wrote.pop(record, None)
         if writes(statement):
             self.wrote[record] = loan
+        elif len(statement) <= MOST_CACHED:
+            if len(self.reads) >= _MOST_READS:
+                self.reads.clear()
+            self.reads.add(statement)
 
     def executed(self, loan: Loan, duration_ns: int, cursor: Any, frame: FrameType, many: bool) -> None:
         """Note that the loan's statement has been executed on `cursor`, in `duration_ns`.
@@ -488,7 +476,7 @@ def _is_lent(record: Any) -> bool:
     return record.fairy_ref is not None
 
 
-def _taken_ns(record: Any, opened: Opened, asked_ns: int) -> int:
+def taken_ns(record: Any, opened: Opened, asked_ns: int) -> int:
     """How much of a loan's wait, from `asked_ns` on, was for its connection to be opened, whoever did that. Later loans of the
     record have waited for its return.
     """

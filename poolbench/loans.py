@@ -60,7 +60,8 @@ class Request:
         if environ is None:
             return self._name
         if self.rule is None:
-            self.look_for_rule()
+            # As `look_for_rule`, without the call: most requests of a fast application come by here.
+            self.rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
         rule = getattr(self.rule, "rule", None)
         path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
         self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
@@ -68,14 +69,19 @@ class Request:
             self._environ = None
         return self._name
 
-    def end(self) -> None:
-        """The answer is complete. Only its method and path are kept of the environ, which has all of the request in it."""
+    def end(self) -> str:
+        """The answer is complete. Returns its name if that is known already.
+
+        Only its method and path are kept of the environ, which has all of the request in it.
+        """
         self.ended_ns = perf_counter_ns()
         environ = self._environ
         if environ is not None:
             if self.rule is None:
                 self.look_for_rule()
-            self._environ = {name: environ[name] for name in _NAMING if name in environ}
+            is_known = self.rule is None and bool(self._name)
+            self._environ = None if is_known else {name: environ[name] for name in _NAMING if name in environ}
+        return self._name if self._environ is None else ""
 
 
 _NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b(?=[a-f]*\d)[0-9a-f]{16,}\b|\d+", re.IGNORECASE)

@@ -114,8 +114,9 @@ class Sampler:
                 finally:
                     # Adding up is not in it: the longer the pause, the more would have ended, and the pauses would grow and grow.
                     look_ns = thread_time_ns() - cpu_ns
+                cpu_ns = thread_time_ns()
                 ended = book.tally.add_up()
-                book.keep_pace(began_ns - before_ns)
+                book.keep_pace(began_ns - before_ns, thread_time_ns() - cpu_ns)
                 self._mark_cpu()
                 self._after_look()
                 if is_used or ended:

@@ -4,7 +4,8 @@ A request is noted in full with all of its loans and statements, or with none of
 requests of an endpoint, each of which stands for k in the sums. So the expected value of a sum is what noting all would have
 given. k follows from what the endpoint's requests of the last period would have cost. While all endpoints together cost less
 than the budget, every k is 1. If they cost more, the cheapest and the rarest endpoints are still noted in full, and only the
-others are drawn, so that each of those costs the same.
+others are drawn, so that each of those costs the same. The budget is a part of a core, by what adding up the notes is seen to
+cost.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from random import Random
 from poolbench.observed import OTHERS
 
 LOAN_COST = 3
-"""What noting a loan in full costs, in units of what noting a statement costs: some ten us of CPU."""
-_BUDGET_PER_S = 600
-"""Most that a process spends on noting, in these units per second."""
+"""What noting a loan in full costs, in units of what noting a statement costs."""
+_BUDGET_PER_S, _LEAST_PER_S = 600, 60
+"""Most that a process spends on noting, in these units per second, and what it may spend however long one takes."""
+_MOST_CPU = 0.01
+"""Most of a core that it spends on noting, beyond that."""
+_TIMES_ADDING = 2
+"""Borrowers spend as much CPU on noting as the thread that adds up what they have noted."""
 _PERIOD_NS = 500_000_000
 _MOST_ENDPOINTS = 200
 """Endpoints that are told apart; all further ones count as one."""
@@ -36,6 +41,7 @@ class Shares:
         self._wanted: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
         self._elapsed_ns = 0
+        self._noted, self._adding_ns = 0, 0
 
     def draw(self, endpoint: str) -> int:
         """The number of requests of this endpoint that the next one stands for; 0 if it is not to be noted in full."""
@@ -46,6 +52,18 @@ class Shares:
                 return 1
             every = self._every[OTHERS]
         return every if every == 1 or self._random() * every < 1 else 0
+
+    def count(self, noted: int, adding_ns: int) -> None:
+        """Learn what noting costs here: adding up what was noted, of `noted` units, has taken `adding_ns` of CPU."""
+        self._noted += noted
+        self._adding_ns += adding_ns
+
+    def affordable_per_s(self) -> float:
+        """Units per second that may be noted."""
+        if not self._noted or not self._adding_ns:
+            return self.budget_per_s
+        affordable = _MOST_CPU * 1e9 * self._noted / (_TIMES_ADDING * self._adding_ns)
+        return min(self.budget_per_s, max(_LEAST_PER_S, affordable))
 
     def spend(self, costs: Mapping[str, int], requests: Mapping[str, int], elapsed_ns: int) -> None:
         """Adapt the shares to what was noted in the last `elapsed_ns`.
@@ -59,7 +77,7 @@ class Shares:
         self._elapsed_ns += elapsed_ns
         if self._elapsed_ns < _PERIOD_NS:
             return
-        most = level(self._wanted.values(), self.budget_per_s * self._elapsed_ns / 1e9)
+        most = level(self._wanted.values(), self.affordable_per_s() * self._elapsed_ns / 1e9)
         for endpoint, count in self._requests.items():
             # By steps: of an endpoint that is drawn seldom, a period may have noted none. At least one in a period is noted. What
             # was not called keeps its share, so that each burst after a pause is not noted whole anew.

@@ -37,6 +37,7 @@ _MOST_FINISHED = 10_000
 _MOST_ASKS = 20_000
 _MOST_ROWS = 2000
 """Rows of each kind in a slice; what else is seen is added up in one row for all others."""
+_OTHER_LOANS, _OTHER_STATEMENTS = LoanKey(OTHERS, "", ""), StatementKey("", "", OTHERS)
 _MOST_TEXTS = 4000
 """When the first texts of more statements by place than this are remembered, they are forgotten."""
 _Key = TypeVar("_Key")
@@ -55,14 +56,18 @@ class Tally:
         self._loans: deque[Loan] = deque()
         # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
         self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
+        self.counted: dict[str, list[int]] = {}
+        """By endpoint: number and time of the requests of which nothing else is added up, and how much of both has been."""
         self._executed: dict[Request, Executed] = {}
         # By place and `Text.number`, the beginning of the first such text.
         self._texts: dict[tuple[str, int], str] = {}
         self.has_room = True
         """Whether the times of another loan are kept: those of the first 20,000 are."""
         # Plain tuples of numbers, which the garbage collector does not look at again and again.
-        self._asks: list[tuple[str, int, int, int, bool]] = []
+        self.kept: list[tuple[str, int, int, int, bool]] = []
+        """The times of loans: engine, when it was asked for, for how long it waited and was held, and that it was served."""
         self._costs: Counter[str] = Counter()
+        self._noted = 0
         self._served: Counter[str] = Counter()
         self._turn = native(_thread, "allocate_lock")()
 
@@ -80,13 +85,13 @@ class Tally:
         else:
             self._slices[-1][1].dropped += 1
 
-    def given_back(self, engine: str, asked_ns: int, wait_ns: int, lent_ns: int) -> None:
-        """A loan has ended of which only the times are kept."""
-        self._asks.append((engine, asked_ns, wait_ns, perf_counter_ns() - lent_ns, True))
+    def row_of(self, endpoint: str) -> list[int]:
+        """The row in `counted` of an endpoint that has none so far."""
+        return self.counted.setdefault(endpoint if len(self.counted) < _MOST_ROWS else OTHERS, [0, 0, 0, 0])
 
     def asks(self) -> list[Ask]:
         """The requests for a connection whose times were kept."""
-        return [Ask(self._process, *each) for each in list(self._asks)]
+        return [Ask(self._process, *each) for each in list(self.kept)]
 
     def taken_costs(self) -> tuple[Counter[str], Counter[str]]:
         """By endpoint since the last call, what noting all of its requests would have cost, and their number; see
@@ -95,6 +100,11 @@ class Tally:
         taken = self._costs, self._served
         self._costs, self._served = Counter(), Counter()
         return taken
+
+    def taken_noted(self) -> int:
+        """What was noted in full and has been added up since the last call, in units of a statement."""
+        noted, self._noted = self._noted, 0
+        return noted
 
     @property
     def span_ns(self) -> int:
@@ -124,7 +134,7 @@ class Tally:
         now_ns = perf_counter_ns()
         if not self._keeps_all and now_ns - self._slices[-1][0] >= _SLICE_NS:
             self._slices.append((now_ns, Observed()))
-        self.has_room = len(self._asks) < _MOST_ASKS
+        self.has_room = len(self.kept) < _MOST_ASKS
         # In this order: a request is counted after all of its loans.
         into, requests, loans = self.current, len(self._requests), len(self._loans)
         if len(self._texts) >= _MOST_TEXTS:
@@ -146,22 +156,38 @@ class Tally:
                 executed = self._executed.pop(request, None)
                 if executed is not None:
                     _add_repeated(into, request, executed)
-        return loans + requests
+        return loans + requests + self._add_counted(into)
+
+    def _add_counted(self, into: Observed) -> int:
+        counted = 0
+        for name, row in list(self.counted.items()):
+            count, duration_ns, count_before, duration_before_ns = row
+            if count > count_before:
+                found = _row(into.requests, name, OTHERS, RequestSum)
+                found.count += count - count_before
+                found.duration_ns += duration_ns - duration_before_ns
+                self._served[name] += count - count_before
+                counted += count - count_before
+                row[2], row[3] = count, duration_ns
+        return counted
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:
         engine = loan.engine
         count_engine(into, engine)
-        endpoint = loan.endpoint
-        row = _row(into.loans, loan_key(loan), LoanKey(OTHERS, "", ""), LoanSum)
+        key = loan_key(loan)
+        endpoint = key.endpoint
+        row = into.loans.get(key) or _row(into.loans, key, _OTHER_LOANS, LoanSum)
         until_ns = loan.lent_ns or loan.ended_ns
         wait_ns = until_ns - loan.asked_ns - loan.connect_ns
         held_ns = loan.ended_ns - until_ns
         # All that got no connection are noted.
         weight = loan.weight if loan.lent_ns else 1
         if self._keeps_all:
-            executions = sum(group[1] for group in loan.groups.values()) if loan.groups is not None else 0
+            executions = 0 if loan.groups is None else sum([group[1] for group in loan.groups.values()])
             drawn_as = endpoint if loan.request is None else _drawn_as(loan.request)
-            self._costs[drawn_as] += weight * (LOAN_COST + executions)
+            cost = LOAN_COST + executions
+            self._noted += cost
+            self._costs[drawn_as] += weight * cost
             if loan.request is None:
                 self._served[endpoint] += weight
         row.wait_ns += weight * wait_ns
@@ -185,7 +211,7 @@ class Tally:
         if loan.is_by_maker:
             row.by_maker += weight
         if self._keeps_all and self.has_room:
-            self._asks.append((engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
+            self.kept.append((engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:
             self._add_groups(into, endpoint, loan, loan.groups, held_ns)
 
@@ -238,9 +264,9 @@ def _drawn_as(request: Request) -> str:
 
 def _add_repeated(into: Observed, request: Request, executed: Executed) -> None:
     """Add the statements that one request, which is noted in full, has repeated in loan after loan."""
-    weight, rest = request.weight or 1, StatementKey("", "", OTHERS)
+    weight = request.weight or 1
     for (place, text), each in executed.repeated():
-        row = _row(into.statements, StatementKey(request.name, place, text), rest, StatementSum)
+        row = _row(into.statements, StatementKey(request.name, place, text), _OTHER_STATEMENTS, StatementSum)
         row.apart += weight * each.executions
         row.apart_requests += weight
         row.apart_ns += weight * round(each.held_ns)
@@ -251,9 +277,8 @@ def _add_statements(
     into: Observed, endpoint: str, executed: Executions, loops_ns: Sequence[float], weight: int
 ) -> None:
     """Add what a loan has executed. `loops_ns`: as of `loop_times_ns`, of each group."""
-    rest = StatementKey("", "", OTHERS)
     for (at, group), loop_ns in zip(executed, loops_ns, strict=True):
-        statement = _row(into.statements, StatementKey(endpoint, *at), rest, StatementSum)
+        statement = _row(into.statements, StatementKey(endpoint, *at), _OTHER_STATEMENTS, StatementSum)
         fastest_ns = group.fastest_ns
         statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
         statement.count += weight * group.executions

@@ -3,6 +3,7 @@
 import io
 import threading
 import urllib.request
+from types import SimpleNamespace
 from wsgiref.handlers import SimpleHandler
 
 import flask
@@ -14,6 +15,8 @@ from werkzeug.test import EnvironBuilder
 
 from poolbench.endpoints import watched_requests
 from poolbench.loan_book import BOOK
+from poolbench.shares import Shares
+from poolbench.tally import Tally
 from tests.support.server_process import wait_until
 
 
@@ -63,6 +66,38 @@ def test_a_streamed_answer_has_the_name_of_its_route():
     answer, _ = serve(application.wsgi_app, EnvironBuilder("/towns/7.csv").get_environ())
     assert b"".join(answer) == b"GET /towns/<int:town>.csv"
     answer.close()
+
+
+@pytest.mark.parametrize(
+    ("weight", "rule", "name"),
+    [(0, None, "GET /towns/…"), (None, None, "GET /towns/…"), (0, "/towns/<int:id>", "GET /towns/<int:id>"),
+     (4, None, "GET /towns/…")],
+    ids=["drawn as not to be noted", "without a loan", "named anew after it was drawn", "noted in full"],
+)  # fmt: skip
+def test_each_request_is_counted_once_with_its_time_under_its_name(monkeypatch, weight, rule, name):
+    monkeypatch.setattr(BOOK, "shares", Shares())
+    monkeypatch.setattr(BOOK, "tally", Tally(1, keeps_all=True))
+    took_ns = []
+
+    def application(*_):
+        request = BOOK.requests[BOOK.current()]
+        if weight is not None:
+            request.weight, request.drawn_as = weight, request.name
+        if rule is not None:
+            request.rule = SimpleNamespace(rule=rule)
+        return [b"one"]
+
+    for number in range(30):
+        answer, request = serve(application, {"PATH_INFO": f"/towns/{number}"})
+        answer.close()
+        answer.close()
+        took_ns.append(request.ended_ns - request.began_ns)
+        if number % 10 == 9:
+            BOOK.tally.add_up()
+    ((found, row),) = BOOK.tally.current.requests.items()
+    assert (found, row.count, row.duration_ns) == (name, 30, sum(took_ns))
+    # Under the name by which it was drawn, as the next of them will be.
+    assert BOOK.tally.taken_costs()[1] == {"GET /towns/…": 30}
 
 
 def test_an_answer_that_fails_midway_raises_as_it_is_and_is_closed_by_the_server():

@@ -115,6 +115,15 @@ def test_a_rare_endpoint_that_costs_more_than_the_budget_is_noted_each_time():
     assert set(weights["report"]) == {1}
 
 
+@pytest.mark.parametrize(
+    ("noted", "adding_us", "expected"), [(0, 0, 600), (1000, 5, 600), (1000, 50, 100), (1000, 500, 60)]
+)
+def test_a_process_in_which_noting_takes_longer_notes_less(noted, adding_us, expected):
+    shares = Shares(600)
+    shares.count(noted, noted * adding_us * 1000)
+    assert shares.affordable_per_s() == expected
+
+
 def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
     tally = Tally(1, keeps_all=True)
     engine = WatchedEngine("shop.py:1\tpostgresql://here/shop\t0", None, "QueuePool", 5, 10)
@@ -138,6 +147,8 @@ def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
     assert tally.current.requests["GET /rows"].count == 1 and len(tally.asks()) == 12
     assert tally.taken_costs() == ({"GET /rows": 7 * 12 * 4}, {"GET /rows": 1})
     assert tally.taken_costs() == ({}, {})
+    # What it has cost itself, though.
+    assert (tally.taken_noted(), tally.taken_noted()) == (12 * 4, 0)
     assert OTHERS not in tally.current.requests
 
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from poolbench.loan_book import LoanBook
+from poolbench.hooks import _watched_execute
+from poolbench.loan_book import BOOK, LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.observed import LEAKED, OTHERS
 from poolbench.places import Place
@@ -425,6 +426,36 @@ def test_a_loan_that_is_not_noted_in_full_is_known_to_have_written_until_its_tra
     assert not has_written("SELECT 1")
     book.sweep()
     assert not book.wrote and not book.fault
+
+
+def test_a_statement_that_is_known_to_read_is_not_looked_at_until_one_writes(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(BOOK, "keeps_all", True)
+    monkeypatch.setattr(BOOK, "reads", set())
+    monkeypatch.setattr(LoanBook, "_executing_lightly", _told(looked_at, LoanBook._executing_lightly))
+    connection = SimpleNamespace(info=SimpleNamespace(transaction_status=2))
+    record = type("Record", (), {"fairy_ref": None, "dbapi_connection": connection})()
+    context = SimpleNamespace(
+        root_connection=SimpleNamespace(_dbapi_connection=SimpleNamespace(_connection_record=record))
+    )
+    execute = _watched_execute(lambda *_: None, many=False)
+    BOOK.lent[record] = (1, test_code, 0, None, 5)
+    try:
+        for statement in ("SELECT 1", "SELECT 1", "UPDATE t SET n = 1", "SELECT 1"):
+            execute(None, statement, (), context)
+        assert record in BOOK.wrote and not BOOK.fault
+        assert looked_at == ["SELECT 1", "UPDATE t SET n = 1", "SELECT 1"]
+    finally:
+        BOOK.lent.pop(record)
+        BOOK.wrote.pop(record, None)
+
+
+def _told(looked_at, inner):
+    def executing(book, record, statement):
+        looked_at.append(statement)
+        inner(book, record, statement)
+
+    return executing
 
 
 def test_a_loan_has_outlived_its_request_only_if_several_looks_in_a_row_see_it():

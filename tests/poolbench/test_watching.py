@@ -5,10 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import create_engine, exc
+from sqlalchemy import create_engine, event, exc
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import QueuePool
 
 import poolbench
+from poolbench import FairPool
+from poolbench.loan_book import BOOK
 from tests.support.paths import ROOT
 
 HOLDING = """
@@ -338,6 +341,34 @@ def test_engines_that_share_a_pool_are_watched_each_once(postgres, tmp_path):
     statements, sums = run(tmp_path, SHARING, postgres.url)
     assert statements == {f"SELECT 1 AS number_{number}": 1 for number in range(8)}
     assert sums == {"loans": 8, "engines": 1}
+
+
+@pytest.mark.parametrize("kind", [QueuePool, FairPool])
+def test_listeners_to_loans_are_called_also_if_they_come_after_the_first_loan(monkeypatch, kind):
+    engine, told = create_engine("sqlite://", poolclass=kind), []
+    poolbench.watch(engine)
+    monkeypatch.setattr(BOOK, "left", 1_000_000)
+    engine.connect().close()
+    assert "connect" in vars(engine)
+    event.listen(engine, "checkout", lambda _connection, record, _proxy: told.append(record))
+    for _ in range(3):
+        monkeypatch.setattr(BOOK, "left", 1_000_000)
+        with engine.connect() as connection:
+            record = connection._dbapi_connection._connection_record
+            assert told[-1] is record and BOOK.lent[record][4] > 0
+            assert connection._dbapi_connection._counter == 1
+    assert len(told) == 3 and engine.pool.checkedout() == 0
+
+
+def test_a_connection_is_looked_at_before_each_loan_where_the_application_wants_it(monkeypatch):
+    engine, pinged = create_engine("sqlite://", poolclass=QueuePool, pool_pre_ping=True), []
+    monkeypatch.setattr(engine.dialect, "do_ping", lambda _connection: pinged.append(1) or True)
+    poolbench.watch(engine)
+    for _ in range(4):
+        monkeypatch.setattr(BOOK, "left", 1_000_000)
+        engine.connect().close()
+    # Not the connection that has just been opened.
+    assert len(pinged) == 3
 
 
 def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():
