@@ -90,7 +90,8 @@ class _Attachment:
             found = make_url(url)
             self._note_changes()
             if found.get_backend_name() != "postgresql":
-                self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
+                at = f"{found.host or ''}{f':{found.port}' if found.port else ''}"
+                self.evidence.add("engine", url=f"{found.get_backend_name()}://{at}/{found.database or ''}")
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
             strategy = self.given["strategy"]

@@ -176,6 +176,7 @@ class Arrangement:
     crossing: Crossing | None
     masked: Callable[[str], str]
     notes: list[str]
+    say: Callable[[str], None]
 
     @contextmanager
     def served(self, strategy: str, settings: Mapping[str, str], log: Path, *, watch: bool = False) -> Iterator[Served]:
@@ -195,7 +196,9 @@ class Arrangement:
             servers = Servers(program, self.options.servers, variables, log, self.masked)
             try:
                 servers.start()
+                self._tell_of_others(program)
                 yield Served(servers, program, database)
+                self._tell_of_others(program)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
                 application = self.options.application
@@ -215,6 +218,14 @@ class Arrangement:
                 servers.stop()
                 program.end_strays()
                 mask_file(log, self.masked)
+
+    def _tell_of_others(self, program: AppServer) -> None:
+        """Say, once, that the application has an engine for another kind of database, from which nothing keeps it away."""
+        evidence = Evidence.read(program.evidence)
+        note = f"It also has an engine for {self.masked(evidence.foreign)}, and may write there: only PostgreSQL is guarded."
+        if evidence.foreign and evidence.has_engine and note not in self.notes:
+            self.notes.append(note)
+            self.say(note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +282,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
         try:
             with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
-                yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+                yield Arrangement(options, found, attachments, far_url, crossing, masked, notes, say)
         except (StackError, NothingAnsweredError) as error:
             # These may quote what the application has said.
             said = masked(str(error))

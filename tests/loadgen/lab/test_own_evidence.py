@@ -1,11 +1,14 @@
 """What the processes of a user's application have seen, and what a user is told to do about it."""
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from loadgen.lab.attached import _of_no_application
+from loadgen.lab.own_app import Arrangement
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import OwnApplication
 
@@ -82,6 +85,24 @@ def test_an_application_of_another_kind_of_database_that_never_read_the_one_give
 ):
     seen = [{"event": "attached"}, *({"event": "engine", "url": url} for url in engines), *read(*variables)]
     assert Evidence(seen).is_foreign_only(["DATABASE_URL={url}"]) is alone
+
+
+def test_an_engine_for_another_kind_of_database_beside_the_given_one_is_told_once(tmp_path):
+    engines = ["postgresql://h:5432/d", "mysql://db.example/shop"]
+    lines = [json.dumps({"event": "engine", "url": url}) for url in engines]
+    (tmp_path / "1.jsonl").write_text("\n".join([*lines[:1], ""]))
+    said = []
+    arrangement = Arrangement(None, None, None, "", None, str, [], said.append)
+    arrangement._tell_of_others(SimpleNamespace(evidence=tmp_path))
+    assert not said
+    (tmp_path / "1.jsonl").write_text("\n".join([*lines, ""]))
+    for _ in range(2):
+        arrangement._tell_of_others(SimpleNamespace(evidence=tmp_path))
+    assert (
+        said
+        == arrangement.notes
+        == ["It also has an engine for mysql://db.example/shop, and may write there: only PostgreSQL is guarded."]
+    )
 
 
 def test_an_address_in_code_is_told_with_what_to_do():
