@@ -60,10 +60,9 @@ def doctor_page(
     partial: bool,
 ) -> Page:
     """The diagnosis of an application. `given` says what was run, `code` what stands at each `file:line` that is known."""
-    title = f"What holds {given['application']} back"
     return Page(
-        title,
-        f"{given['application']} under {given['script']} for {decimal(given['seconds'])} s",
+        _title(given["application"], diagnosis),
+        f"What holds the connections of {given['application']} back, under {given['script']} for {decimal(given['seconds'])} s",
         tuple(_sections(given, diagnosis, report, notes, code, partial=partial)),
         {
             "findings": [finding.to_json() for finding in diagnosis.findings],
@@ -104,6 +103,16 @@ def heading(finding: Finding) -> str:
     return f"{_NAMES[finding.kind].capitalize()}{where} ({finding.kind})"
 
 
+def _title(application: str, diagnosis: Diagnosis) -> str:
+    """The answer, in a sentence without its full stop: the first finding, or that there is none."""
+    if not diagnosis.findings:
+        return f"Nothing was found that holds connections of {application} back"
+    first = diagnosis.findings[0]
+    at = f" at {first.where}" if first.where else ""
+    by = f", in {first.endpoint}" if first.endpoint else ""
+    return f"{_NAMES[first.kind].capitalize()}{at}{by}"
+
+
 def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[Block]:
     if partial:
         yield Text("The run was interrupted: the diagnosis is of the part before.", "warn")
@@ -115,9 +124,7 @@ def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[
             yield Items(tuple(map(Text, diagnosis.notes)))
         return
     first = diagnosis.findings[0]
-    at = f" at {first.where}" if first.where else ""
-    by = f", in {first.endpoint}" if first.endpoint else ""
-    yield Text(f"{_NAMES[first.kind].capitalize()}{at}{by}: {_part(first)}.", "bad")
+    yield Text(f"This {_costs(first)}.", "bad")
     yield from _failures(report)
     if len(diagnosis.findings) > 1:
         yield Table(
@@ -148,17 +155,17 @@ def _failures(report: Report) -> Iterator[Block]:
 
 def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
     if finding.where is not None and finding.where in code:
-        yield Code(f"The statement at {finding.where}", code[finding.where])
+        yield Code(f"The code at {finding.where}", code[finding.where])
     yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
     yield Text(f"Cure: {finding.advice}")
-    yield Text(f"It {'affects' if finding.kind in _SHARES else 'costs'} {_part(finding)}.")
+    yield Text(f"It {_costs(finding)}.")
 
 
-def _part(finding: Finding) -> str:
+def _costs(finding: Finding) -> str:
     """A finding's share, with what it is a part of. What is wrong in itself has the least share, whatever it costs."""
     whole = _SHARES.get(finding.kind, "the requests' time")
     at_most = " or less" if finding.share <= LEAST_SHARE else ""
-    return f"{percent(finding.share)} of {whole}{at_most}"
+    return f"{'affects' if finding.kind in _SHARES else 'costs'} {percent(finding.share)} of {whole}{at_most}"
 
 
 def _well(checked: Sequence[str]) -> Iterator[Block]:
