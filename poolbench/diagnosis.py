@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from poolbench import observed as seen
-from poolbench.diagnosis_case import LEAST_LOANS, LEAST_SHARE, Case
+from poolbench.advice import for_repeated, for_slow
+from poolbench.diagnosis_case import LEAST_LOANS, LEAST_LOOKS, LEAST_NS, LEAST_SHARE, Case
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.diagnosis_pools import pools
+from poolbench.diagnosis_unseen import repeated_unseen, slow_unseen
 from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_rows, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
     EngineSum,
@@ -27,11 +28,8 @@ from poolbench.observed import (
     StatementSum,
     made_at,
 )
-from poolbench.repeats import changes
-from poolbench.surroundings import SATURATED, Server
+from poolbench.surroundings import Server
 
-_LEAST_NS = 5_000_000
-"""Work or sleep of less than this per loan is ordinary."""
 _LONG_NS = 20_000_000
 """To compute for less than this per loan while it is held is ordinary unless others wait."""
 _OTHER_WORK = {seen.WORK, seen.SLEEP, seen.COMPUTING, seen.STREAMING}
@@ -39,24 +37,20 @@ _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
-_EXPLAIN = (
-    "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
-    " beforehand."
-)
-_NO_QUERIES = ("begin", "commit", "rollback", "savepoint", "release", "declare", "fetch", "close", "copy")
-"""How the keys of statements begin that no index makes faster, or that handle many rows."""
 _QUICK, _QUICK_WHEN_BUSY = 0.25, 0.1
 """The part of a slow statement's executions that may be quick; where there is no CPU left."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
 """A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
 _STEADY_MS, _STEADY_FASTEST_NS, _STEADY_PAGES = 10, 5_000_000, 250
 """So does one that takes this long and this many pages, and was never faster than that: the machine being busy is not why."""
+_FREQUENT_MS, _FREQUENT_SHARE = 2, 0.2
+"""So does one that compares something, takes this long and as many pages, and costs this share of all requests' time."""
 
 
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
     case = _Case(observed, server or Server(worker_cpu=observed.worker_cpu))
-    findings = sorted(merged(case.findings()), key=lambda finding: (-finding.rank, -finding.share))
+    findings = sorted(merged(case.findings()), key=lambda finding: (-finding.weight, -finding.share))
     kinds = {finding.kind for finding in findings}
     return Diagnosis(
         tuple(findings),
@@ -80,7 +74,8 @@ class _Case(Case):
             yield finding
         yield from self._costly(self.repeated())
         yield from self._costly(self.slow())
-        yield from self._costly(self.slow_unseen())
+        yield from self._costly(slow_unseen(self))
+        yield from self._costly(repeated_unseen(self))
         yield from pools(self)
         if not self.is_unfair:
             yield from self.apart()
@@ -89,8 +84,8 @@ class _Case(Case):
 
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
-        left_open = self._by_place(seen.LEFT_OPEN)
-        for (engine, endpoint, place), row in self._by_place(seen.LEAKED, seen.LEFT_OPEN).items():
+        left_open = self.by_place(seen.LEFT_OPEN)
+        for (engine, endpoint, place), row in self.by_place(seen.LEAKED, seen.LEFT_OPEN).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
             limit, span_ns = self.limit(engine), self.observed.span_ns
@@ -125,7 +120,7 @@ class _Case(Case):
 
     def nested(self) -> Iterator[Finding]:
         """A second connection asked for while the first is held."""
-        blamed = self._by_place(seen.NESTED)
+        blamed = self.by_place(seen.NESTED)
         for (engine, endpoint, place), row in self.each_loan():
             if not row.nested or (not endpoint and self.observed.requests):
                 # Once, while a process starts, nobody competes for the connections.
@@ -142,7 +137,8 @@ class _Case(Case):
                 "nested-checkout",
                 place or None,
                 endpoint or None,
-                f"A second connection was asked for here {in_times(row.nested)} by a borrower that held one already{failed}. When"
+                f"A second connection was asked for here {in_times(row.nested)} by a borrower that held one"
+                f"{self.borrowed_at(engine, endpoint, place) or ' already'}{failed}. When"
                 " all connections are held by such borrowers, each waits for another and none goes on.",
                 "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
                 " before.",
@@ -184,6 +180,7 @@ class _Case(Case):
                 f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.{self._refused(key)}",
                 "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
                 max(share, self.refused_share(key), LEAST_SHARE),
+                is_refusal=key in self.refusals,
             )
 
     def _refused(self, engine: str) -> str:
@@ -221,6 +218,7 @@ class _Case(Case):
                 " needed at a time, with a small max_overflow; or raise pool_recycle.",
                 max(self.share(row.connect_ns), self.refused_share(engine) if has_no_pool else 0.0, LEAST_SHARE),
                 has_no_pool,
+                has_no_pool and engine in self.refusals,
             )
 
     # What costs time
@@ -247,7 +245,7 @@ class _Case(Case):
         most_wrote = max((known["wrote"] for known in rows.values()), default=0.0)
         locked_out_ns = self._waits_behind_locks()
         for (engine, endpoint, place), known in rows.items():
-            loans = max(1, self._loans_of(engine, endpoint))
+            loans = max(1, self.loans_of(engine, endpoint))
             # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
             is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
             is_idle = known["slept"] > 0.5 * known["own"] or is_locking
@@ -259,7 +257,7 @@ class _Case(Case):
                 known["blamed"] += locked_out_ns
                 cost_ns += lock_ns + locked_out_ns
             share = self.share(cost_ns)
-            if known["own"] / loans < _LEAST_NS or looks[place] < 3:
+            if known["own"] / loans < LEAST_NS or looks[place] < LEAST_LOOKS:
                 continue
             each, blamed = in_ms(known["own"] / loans), known["blamed"]
             waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
@@ -269,8 +267,9 @@ class _Case(Case):
                     "idle-in-transaction",
                     place,
                     endpoint or None,
-                    f"For {each} in each loan of this endpoint the application does not use the database here, while its"
-                    f" transaction has changed or locked rows and is open.{locked}{waited}",
+                    f"For {each} in each loan of this endpoint the application does not use the database here, while the"
+                    f" transaction on a connection{self.borrowed_at(engine, endpoint, place)} has changed or locked rows and is"
+                    f" open.{locked}{waited}",
                     "Commit before waiting, or wait before the transaction begins; idle_in_transaction_session_timeout bounds"
                     " what is overlooked.",
                     share,
@@ -282,7 +281,7 @@ class _Case(Case):
                 place,
                 endpoint or None,
                 f"Here the application does something other than use the database, {each} for each loan of this endpoint, while"
-                f" it holds a connection.{waited}",
+                f" it holds a connection{self.borrowed_at(engine, endpoint, place)}.{waited}",
                 "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write.",
                 share,
             )
@@ -300,9 +299,9 @@ class _Case(Case):
                 worst[of_file] = key
         for key in list(rows):
             into = worst[*key[:2], key[2].rpartition(":")[0]]
-            loans = max(1, self._loans_of(*key[:2]))
+            loans = max(1, self.loans_of(*key[:2]))
             cost_ns = self.in_requests(key[1], rows[key]["own"]) + rows[key]["blamed"]
-            if key != into and (rows[key]["own"] < _LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE):
+            if key != into and (rows[key]["own"] < LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE):
                 for name, figure in rows.pop(key).items():
                     rows[into][name] += figure
 
@@ -356,15 +355,9 @@ class _Case(Case):
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {in_rows(row.rows / max(1, row.count))}"
                 f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
-                "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
+                for_repeated(key.text),
                 self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns),
             )
-            if changes(key.text):
-                finding = replace(
-                    finding,
-                    advice="Write all rows with one statement: insert() with a list of rows, add_all() before one flush,"
-                    " UPDATE … FROM (VALUES …), or WHERE … IN (…).",
-                )
             yield finding, waits_ns
 
     def apart(self) -> Iterator[Finding]:
@@ -429,55 +422,15 @@ class _Case(Case):
                 key.endpoint or None,
                 f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average{_for_rows(row)}"
                 f"{self._counted(key)}: {quoted(key.text)}",
-                _EXPLAIN,
+                for_slow(key.text),
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
             yield finding, own
 
-    def slow_unseen(self) -> Iterator[tuple[Finding, float]]:
-        """Slow statements on cursors of the driver's own; with the waiting that they explain.
-
-        No engine tells of these: the stacks say where they are executed, and the database what may have been.
-        """
-        known = {self.key_of(key.text) for key in self.statements}
-        active_s = {name: active_s for name, active_s in self.server.active_s.items() if name not in known}
-        for (engine, endpoint, place), row in self._by_place(seen.STATEMENT).items():
-            loans = max(1, self._loans_of(engine, endpoint))
-            own_ns = row.own_ns - self.executed_at[endpoint, place]
-            if row.looks < 3 or own_ns < max(seen.SLOW_NS * loans, 0.5 * row.own_ns):
-                continue
-            names = [
-                name for name, each_s in active_s.items() if 1e9 * each_s >= 0.5 * own_ns and self._may_be_slow(name)
-            ]
-            if not names:
-                continue
-            counted = (self.server.statements or {}).get(names[0]) if len(names) == 1 else None
-            waits_ns = row.blamed_ns * self.blame * own_ns / row.own_ns
-            finding = Finding(
-                "slow-statement",
-                place or None,
-                endpoint or None,
-                f"The database executed statements of a cursor of the driver's here, {in_ms(own_ns / loans)} for each loan of"
-                f" this endpoint{f': {quoted(counted.text)}' if counted else '.'}",
-                _EXPLAIN,
-                self.share(self.in_requests(endpoint, own_ns) + waits_ns),
-            )
-            yield finding, waits_ns
-
-    def _may_be_slow(self, name: str) -> bool:
-        """Whether a statement of which only the database tells may be a slow one: not if it is known to be quick, or a batch."""
-        if name.startswith(_NO_QUERIES) or self.server.lock_waits.get(name, 0.0) > 0.5:
-            return False
-        counted = (self.server.statements or {}).get(name)
-        if counted is None:
-            return True
-        is_batch = counted.rows >= seen.MANY_ROWS * counted.calls
-        return not is_batch and 1e6 * counted.total_ms >= seen.QUICK_NS * counted.calls * self.crowding
-
     def _is_slow(self, row: StatementSum) -> bool:
         """Whether three of four executions take long, and few are quick: a busy machine slows down many, but not all alike."""
         server = self.server
-        is_busy = server.is_full or max(server.machine_cpu or 0.0, server.worker_cpu or 0.0) >= SATURATED
+        is_busy = server.is_full or server.is_machine_busy
         most_quick = (_QUICK_WHEN_BUSY if is_busy else _QUICK) * row.count
         alone_ns = row.duration_ns / max(1, row.count) / self.crowding
         return row.slow >= 0.75 * row.count and row.quick < most_quick and alone_ns >= seen.QUICK_NS
@@ -518,11 +471,17 @@ class _Case(Case):
                 for least_ms, least_pages, fastest_ns in (
                     (_WASTEFUL_MS, _WASTEFUL_PAGES, 0),
                     (_STEADY_MS, _STEADY_PAGES, _STEADY_FASTEST_NS),
+                    *([(_FREQUENT_MS, _STEADY_PAGES, 0)] if self._is_frequent(key, row) else ()),
                 )
             )
             and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
             and (not row.unknown or counted.pages >= _WASTEFUL_PAGES_A_ROW * counted.rows)
         )
+
+    def _is_frequent(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether a statement that compares something, for which an index may help, takes a large part of all requests' time."""
+        cost_ns = self.in_requests(key.endpoint, row.duration_ns) + self._waits_of(key, row)
+        return " where " in key.text.lower() and self.share(cost_ns) >= _FREQUENT_SHARE
 
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""

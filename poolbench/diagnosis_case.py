@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 
@@ -24,6 +24,10 @@ or more is the very request's that made the engine: not where each process, or e
 _WITHOUT_POOL = {"NullPool", "Null", DRIVER, ""}
 LEAST_LOANS = 10
 """Of fewer loans, nothing is said that could be chance."""
+LEAST_LOOKS = 3
+"""What fewer looks have seen may be chance."""
+LEAST_NS = 5_000_000
+"""Work or sleep of less than this per loan is ordinary."""
 _ACTIVE_OF_MANY, _MANY = 6, 40
 """So does one with this many for each core, where pools may open this many."""
 
@@ -80,12 +84,14 @@ class Case:
         self.told_apart = set[str]()
         """The endpoints of which a finding tells that they repeat a statement, each time in another loan."""
         self._loans_in: Counter[tuple[str, str]] = Counter()
+        self._places_in: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.held_in: Counter[str] = Counter()
         """By endpoint, for how long its loans were held."""
         self.waited_in: Counter[str] = Counter()
         """By endpoint, for how long its loans were waited for, their connections' opening included."""
-        for (engine, endpoint, _), row in self.each_loan():
+        for (engine, endpoint, place), row in self.each_loan():
             self._loans_in[engine, endpoint] += row.count
+            self._places_in[engine, endpoint].add(place)
             self.held_in[endpoint] += row.held_ns
             self.waited_in[endpoint] += row.wait_ns + row.connect_ns
         self.executed_at: Counter[tuple[str, str]] = Counter()
@@ -139,10 +145,13 @@ class Case:
         return found[0] if len(found) == 1 else key
 
     def share_in_database(self) -> float:
-        """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
+        """The share of the time that connections were lent in which the database executed their statements, less its waiting for
+        the CPU; 0: unknown.
+        """
         counted = self.server.statements or {}
         known = {self.key_of(key.text) for key in self.statements}
-        return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
+        executed_ns = 1e6 * sum(each.total_ms for key, each in counted.items() if key in known)
+        return max(0.0, executed_ns - 1e9 * self.server.database_queued_s) / self.held_ns
 
     def each_loan(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:
         """The sums of loans, each with its engine, endpoint and place."""
@@ -197,10 +206,17 @@ class Case:
         limit, about = self.limit(engine), self.observed.engines.get(engine, EngineSum())
         return inf if limit is None else limit * max(1, about.processes)
 
-    def _loans_of(self, engine: str, endpoint: str) -> int:
+    def borrowed_at(self, engine: str, endpoint: str, place: str) -> str:
+        """Where an endpoint borrows the engine's connections, in words, if that is one line other than `place`; else ""."""
+        places = self._places_in[engine, endpoint] - {place}
+        return f" borrowed at {places.pop()}" if len(places) == 1 and "" not in places else ""
+
+    def loans_of(self, engine: str, endpoint: str) -> int:
+        """How many loans of an engine an endpoint had."""
         return self._loans_in[engine, endpoint]
 
-    def _by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
+    def by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
+        """What was seen of the states `doing`, by engine, endpoint and place."""
         found: dict[tuple[str, str, str], SampleSum] = {}
         for key, row in self.observed.samples.items():
             if key.doing in doing:

@@ -26,7 +26,12 @@ def notes(
     for locks already; `told_apart`: the endpoints of which they tell that these borrow a connection for each row.
     """
     worker, database = server.worker_cpu, server.database_cpu
-    if worker is not None and worker >= SATURATED:
+    if server.is_crowded_out:
+        yield (
+            "Other programs kept the machine busy: a worker got less than a third of the CPU that it needed. What waits for"
+            " connections this caused cannot be told; run it again while the machine has less to do."
+        )
+    elif worker is not None and worker >= SATURATED:
         yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: it has no CPU to spare."
     if database is not None and database >= SATURATED:
         yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import ceil, inf
 
 from poolbench import observed as seen
 from poolbench.asks import LEAST_WAIT_NS, MANY_TIMES, demanded, overtaken, used
@@ -17,6 +17,8 @@ from poolbench.surroundings import SATURATED
 _LEAST_OVERTAKEN = 10
 _MUCH = 0.2
 _FAIR = {"FairPool", "Fair"}
+_SPARE = 0.7
+"""The part of a pool's connections that may be in use at a time, on average, without long waits."""
 _OVERLOAD = 1.25
 """Where requests ask for this many times what all connections can do, the pool is too small, whatever its order."""
 
@@ -26,8 +28,12 @@ def pools(case: Case) -> Iterator[Finding]:
     asks: dict[str, dict[int, list[Ask]]] = defaultdict(lambda: defaultdict(list))
     for ask in case.observed.asks:
         asks[ask.engine][ask.process].append(ask)
+    places: dict[str | None, list[str]] = defaultdict(list)
+    for engine in case.observed.engines:
+        places[made_at(engine)].append(engine)
+    for place, engines in places.items():
+        yield from _too_large(case, place, engines)
     for engine, about in case.observed.engines.items():
-        yield from _too_large(case, engine, about)
         if case.is_made_again(engine):
             continue
         limit = case.limit(engine)
@@ -41,6 +47,8 @@ def _unfair_or_small(
     loans = case.of_engines.get(engine, LoanSum())
     wait_ns, timeouts = loans.wait_ns, loans.timeouts
     if case.share(wait_ns) < LEAST_WAIT / 2:
+        return
+    if case.server.is_crowded_out and case.share_in_database() < 0.5:
         return
     # Where workers have no CPU left, holds have waited for it, too: they say nothing about the connections.
     demand = 0.0 if _is_out_of_cpu(case) else demanded(processes, limit)
@@ -98,9 +106,9 @@ def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_
     )
     share = case.share(loans.wait_ns - turns_ns - case.explained_ns)
     database = case.server.database_cpu
-    # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
-    is_workers = _is_out_of_cpu(case) and case.share_in_database() < 0.5
-    if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
+    # Connections that are busy in the database most of the time do not wait for the CPU.
+    is_cpu = case.server.is_machine_busy and case.share_in_database() < 0.5
+    if share < LEAST_WAIT or is_cpu or (database or 0.0) >= SATURATED:
         return
     mean_ns = loans.wait_ns / max(1, loans.count + loans.timeouts + loans.waiting)
     if not (is_demand_known or loans.timeouts) and mean_ns < LEAST_WAIT_NS:
@@ -110,6 +118,8 @@ def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_
         busy = f" Requests asked for {demand:.1f} times what these can do.{busy}"
     if not is_demand_known and case.observed.engines[engine].pool not in _FAIR:
         busy += " Whether the pool also serves some of them out of order was not seen; loadgen doctor sees it."
+    # So many are in use at a time, and some to spare, as requests come in bursts.
+    some = f", at this load about {max(limit + 1, ceil(demand * limit / _SPARE))} in each process" if demand else ""
     in_vain = f", {loans.timeouts} times in vain" if loans.timeouts else ""
     yield Finding(
         "pool-too-small",
@@ -117,48 +127,46 @@ def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_
         None,
         f"Requests waited {in_ms(mean_ns)} on average for one of {limit} connections{in_vain}; the connections were busy with"
         f" ordinary statements.{busy}",
-        "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
+        f"Allow more connections (pool_size, max_overflow){some}, as many as the database can work on; loadgen sweep finds the"
         " number by measuring.",
         share,
     )
 
 
-def _too_large(case: Case, engine: str, about: EngineSum) -> Iterator[Finding]:
+def _too_large(case: Case, place: str | None, engines: Sequence[str]) -> Iterator[Finding]:
+    """The pools of `engines`, all made at one place, where they have or may have more connections than the database can serve."""
     # Those of an engine without a pool, or of one for each request, are told of where that is.
-    is_told = case.opens_for_each(engine) or case.is_made_again(engine)
-    refused = 0 if is_told else case.refusals.get(engine, 0)
-    server, together = case.server, case.may_have(engine)
-    may = may_open(about.processes, None if together == inf else int(together))
+    pools = [each for each in engines if not (case.opens_for_each(each) or case.is_made_again(each))]
+    refused = sum(case.refusals.get(each, 0) for each in pools)
+    server, together = case.server, sum(map(case.may_have, pools))
+    processes = max((case.observed.engines[each].processes for each in pools), default=0)
+    may = may_open(len(pools), processes, None if together == inf else int(together))
+    most = server.max_connections or 0
+    times = f", times the {processes} processes," if processes > 1 else ""
+    all_pools = f"pool_size + max_overflow{f', summed over the {len(pools)} pools' if len(pools) > 1 else ''}{times}"
+    less = f"Make {all_pools} less than max_connections{f', which is {most}' if most else ''}"
     if refused:
-        allowed = f", which allows {server.max_connections}," if server.max_connections else ""
+        allowed = f", which allows {most}," if most else ""
         yield Finding(
             "pool-too-large",
-            made_at(engine),
+            place,
             None,
             f"The database{allowed} refused {refused} connections: too many clients. {may}.",
-            "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
-            " not enough.",
-            max(case.refused_share(engine), LEAST_SHARE),
-            is_mistake=True,
+            f"{less}; PgBouncer if that is not enough.",
+            max(refused / (refused + case.loans), LEAST_SHARE),
+            is_refusal=True,
         )
     elif server.cores and case.crowding > 1:
-        most = MOST_PER_CORE * server.cores / 2
+        busy = MOST_PER_CORE * server.cores / 2
         yield Finding(
             "pool-too-large",
-            made_at(engine),
+            place,
             None,
             f"{server.mean_active:.0f} connections were active at a time in a database with {server.cores} cores, all busy:"
             " they only took turns, and each statement became slower.",
-            f"Fewer connections: some {most:.0f} over all processes keep {server.cores} cores busy; the others wait in the"
+            f"Fewer connections: some {busy:.0f} over all processes keep {server.cores} cores busy; the others wait in the"
             " pool, in order.",
-            min(1.0, max(0.0, 1 - most / server.mean_active)),
+            min(1.0, max(0.0, 1 - busy / server.mean_active)),
         )
-    elif server.max_connections and server.max_connections < together < inf and not is_told:
-        yield Finding(
-            "pool-too-large",
-            made_at(engine),
-            None,
-            f"{may}; the database allows {server.max_connections}.",
-            "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
-            LEAST_SHARE,
-        )
+    elif most and most < together < inf:
+        yield Finding("pool-too-large", place, None, f"{may}; the database allows {most}.", f"{less}.", LEAST_SHARE)

@@ -23,6 +23,10 @@ KINDS = (
 )
 
 
+_MISTAKE = 0.5
+"""What is wrong at any share comes before all that costs less than this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that holds the application back. `where`: `file:line`; `endpoint`: `METHOD /path`; None where unknown."""
@@ -35,11 +39,16 @@ class Finding:
     share: float
     is_mistake: bool | None = None
     """Whether it is wrong at any share; None: as others of its kind."""
+    is_refusal: bool = False
+    """Whether the database refuses connections because of it: each is an error for somebody."""
 
     @property
-    def rank(self) -> int:
-        """1 for what is a mistake at any share, 0 for what only costs time."""
-        return int(self.kind in KINDS[:5] if self.is_mistake is None else self.is_mistake)
+    def weight(self) -> float:
+        """What findings are ordered by: the share, at least half for a mistake; more than all others where requests fail."""
+        if self.is_refusal:
+            return 1 + self.share
+        is_mistake = self.kind in KINDS[:5] if self.is_mistake is None else self.is_mistake
+        return max(self.share, _MISTAKE) if is_mistake else self.share
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -106,10 +115,10 @@ def quoted(text: str) -> str:
     return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
 
 
-def may_open(processes: int, connections: int | None) -> str:
-    """How many connections a pool may open, in words; None: any number."""
+def may_open(pools: int, processes: int, connections: int | None) -> str:
+    """How many connections the pools of one line may open, in words; None: any number."""
+    these = "this pool" if pools == 1 else f"these {pools} pools"
     if connections is None:
-        return "Nothing limits how many connections this pool may open"
-    if processes == 1:
-        return f"This pool may open {connections} connections"
-    return f"This pool may open {connections} connections in {processes} processes"
+        return f"Nothing limits how many connections {these} may open"
+    within = "" if processes == 1 else f" in {processes} processes"
+    return f"{these.capitalize()} may open {connections} connections{within}{' together' if pools > 1 else ''}"

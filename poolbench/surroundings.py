@@ -32,8 +32,12 @@ class Server:
 
     database_cpu: float | None = None
     worker_cpu: float | None = None
+    worker_used: float | None = None
+    """CPU that a worker used, in cores: the mean of all. `worker_cpu` has what it waited for, too."""
     machine_cpu: float | None = None
     """CPU that all programs of the machine used, as a share of all cores; None: unknown, or the database runs elsewhere."""
+    database_queued_s: float = 0.0
+    """Seconds that the database's sessions were ready to run and stood in the machine's queue for the CPU."""
     cores: int | None = None
     max_connections: int | None = None
     mean_active: float = 0.0
@@ -50,12 +54,26 @@ class Server:
     """Why the database counted no statements."""
 
     @property
+    def is_machine_busy(self) -> bool:
+        """Whether the machine has no CPU to spare, or a worker has none: whoever holds a connection then holds it for longer."""
+        return max(self.worker_cpu or 0.0, self.machine_cpu or 0.0) >= SATURATED
+
+    @property
+    def is_crowded_out(self) -> bool:
+        """Whether other programs took the CPU from the workers: of what one needed, it got less than a third."""
+        worker = self.worker_cpu or 0.0
+        return worker >= SATURATED and self.worker_used is not None and self.worker_used < worker / 3
+
+    @property
     def is_full(self) -> bool:
         """Whether the database has no CPU to spare: it uses the machine's, or most of it while the machine has none left."""
         database, machine = self.database_cpu or 0.0, self.machine_cpu or 0.0
         return database >= SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
+FETCH = "fetch"
+"""The key of statements that fetch rows from a server-side cursor."""
+_FETCHES = re.compile(r'fetch\w*\??from"')
 _VALUES = re.compile(
     r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b",
 )
@@ -66,8 +84,12 @@ _LISTS = re.compile(r"\(\?(?:,\?)+")
 
 
 def statement_key(text: str) -> str:
-    """What is left of a statement without its values, so that the driver's and the database's texts agree: 200 characters."""
-    return without_values(text)[:200]
+    """What is left of a statement without its values, so that the driver's and the database's texts agree: 200 characters.
+
+    `FETCH` for all of those from cursors, which have a name of their own each time.
+    """
+    key = without_values(text)[:200]
+    return FETCH if _FETCHES.match(key) else key
 
 
 def without_values(text: str) -> str:

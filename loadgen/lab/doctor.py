@@ -171,12 +171,15 @@ def _watched(
         parts = _collected(served.program.evidence, signals, whole=done.signal is None)
         done = replace(done, signal=done.signal or next(iter(signals), None))
         observed = total(parts)
+        serving = _count_serving(parts)
         database_s = None if after[1] is None or before[1] is None else after[1] - before[1]
         cores = os.cpu_count() or 1
         server = Server(
             database_cpu=None if database_s is None else database_s / lasted_s / cores,
             worker_cpu=observed.worker_cpu,
+            worker_used=(after[0] - before[0]) / lasted_s / max(1, serving),
             machine_cpu=None if database_s is None else machine_cpu,
+            database_queued_s=watch.queued_s,
             cores=None if database_s is None else cores,
             max_connections=watch.max_connections,
             mean_active=watch.mean_active,
@@ -187,7 +190,7 @@ def _watched(
             statements=watch.statements,
             statements_missing=watch.statements_missing,
         )
-    return done, observed, server, _count_serving(parts)
+    return done, observed, server, serving
 
 
 def _count_serving(parts: Sequence[Observed]) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -98,6 +99,9 @@ class DatabaseWatch(SessionSampler):
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
         self._waiting: Counter[str] = Counter()
+        # Of each session's process that was seen at work: for how long it had been in the machine's queue at first, and by now.
+        self._queued_s: dict[int, tuple[float, float]] = {}
+        self._is_here = database.postgres is not None
         # Now: under load, the application may leave no connection for it.
         with self.connection.cursor() as cursor:
             cursor.execute("SHOW max_connections")
@@ -121,6 +125,11 @@ class DatabaseWatch(SessionSampler):
         """What half of the looks have stayed below: a few that a busy machine was late for say nothing."""
         return 1000 * median(self._took_s) if self._took_s else 0.0
 
+    @property
+    def queued_s(self) -> float:
+        """Seconds that sessions were ready to run and waited for the CPU; 0 where the database runs elsewhere."""
+        return sum(max(0.0, last_s - first_s) for first_s, last_s in self._queued_s.values())
+
     def lock_waits(self) -> dict[str, float]:
         """Of each statement, the share of looks in which it waited for a lock."""
         return {key: count / self.active[key] for key, count in self._waiting.items()}
@@ -133,6 +142,9 @@ class DatabaseWatch(SessionSampler):
             rows = cursor.fetchall()
         self._took_s.append(time.monotonic() - began_s)
         self.looks += 1
+        for pid, *_ in rows if self._is_here else ():
+            queued_s = in_queue_s(pid)
+            self._queued_s[pid] = self._queued_s.get(pid, (queued_s, 0.0))[0], queued_s
         states = {pid: state for pid, state, *_ in rows}
         blocking = {pid: blockers for pid, _, _, _, blockers in rows}
         for pid, state, waits_for, statement, _blockers in rows:
@@ -148,6 +160,15 @@ class DatabaseWatch(SessionSampler):
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.statements = self._statistics.since()
+        if self.statements is not None:
+            self.statements.pop(statement_key(_ACTIVITY), None)
+
+
+def in_queue_s(pid: int) -> float:
+    """Seconds that a process of one thread has been ready to run and waited for the CPU, as Linux counts them; 0: unknown."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 def ahead(pid: int, blocking: Mapping[int, Sequence[int]]) -> set[int]:

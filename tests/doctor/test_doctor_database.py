@@ -1,15 +1,16 @@
 """What the database of a watched application counts of its statements."""
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 
 import psycopg2
 import pytest
 
-from loadgen.lab.doctor_database import DatabaseWatch, ahead
+from loadgen.lab.doctor_database import DatabaseWatch, ahead, in_queue_s
 from loadgen.lab.own_database import databases
 from loadgen.lab.stack import connect, query
-from poolbench.surroundings import statement_key
+from poolbench.surroundings import FETCH, statement_key
 
 
 @pytest.mark.slow
@@ -19,9 +20,14 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
         with DatabaseWatch(database) as watch:
             for name in "abc":
                 query(database.monitor_url, "SELECT count(*) FROM pg_class WHERE relname = %s", (name,))
+            for name in "ab":
+                cursor = f"DECLARE c_{name} CURSOR WITH HOLD FOR SELECT oid FROM pg_class"
+                query(database.monitor_url, f'{cursor}; FETCH FORWARD 3 FROM "c_{name}"')
             query(found.base.monitor_url, "SELECT 'in another database'")
         counted = watch.statements[statement_key("SELECT count(*) FROM pg_class WHERE relname = %(name)s")]
         assert (counted.calls, counted.rows) == (3, 3)
+        assert watch.statements[FETCH].rows == 6, "of all cursors together"
+        assert not any("pg_stat_activity" in each.text for each in watch.statements.values())
         assert counted.pages > 0 and counted.total_ms > 0
         assert not any("another" in each.text for each in watch.statements.values())
         assert not watch.statements_missing
@@ -55,3 +61,8 @@ def test_a_few_late_looks_do_not_say_how_long_a_trivial_statement_takes():
 def test_a_queue_for_a_row_is_followed_to_who_has_it():
     assert ahead(4, {4: [3], 3: [2], 2: [1], 1: [], 9: [8]}) == {1, 2, 3}
     assert ahead(1, {1: [2], 2: [1]}) == {1, 2}
+
+
+def test_the_time_of_a_process_in_the_machines_queue_is_read_and_0_of_one_that_has_ended():
+    assert in_queue_s(os.getpid()) >= 0
+    assert in_queue_s(2**22 + 1) == 0

@@ -55,6 +55,51 @@ def test_waiting_in_order_is_a_pool_too_small():
     assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
 
 
+@pytest.mark.parametrize(
+    ("database_ms", "queued_s", "is_found"), [(1600, 0, True), (1600, 1.0, False), (300, 0, False)]
+)
+def test_waiting_on_a_machine_without_cpu_is_the_pools_fault_if_the_database_works_for_half_of_each_loan(
+    database_ms, queued_s, is_found
+):
+    observed = waits(range(200))
+    key = StatementKey(ENDPOINT, PLACE, "SELECT 1")
+    observed.statements = {key: StatementSum(200, database_ms * MS, 200, MS, groups=200)}
+    counted = {statement_key("SELECT 1"): DatabaseStatement("select 1", 200, database_ms, 200)}
+    busy = Server(machine_cpu=1.0, statements=counted, database_queued_s=queued_s)
+    assert first(observed, busy) == (("pool-too-small", MADE_AT) if is_found else None)
+    (found,) = diagnose(observed, Server(machine_cpu=0.5, statements=counted)).findings
+    assert found.kind == "pool-too-small" and "at this load about 2 in each process" in found.advice
+
+
+def test_a_pool_is_not_judged_where_other_programs_took_the_cpu_from_the_workers():
+    for order in (range(200), [0, *range(20, 200), *range(1, 20)]):
+        found = diagnose(waits(order), Server(worker_cpu=1.2, worker_used=0.2))
+        assert not found.findings and found.notes[0].startswith("Other programs kept the machine busy")
+    assert first(waits(order), Server(worker_cpu=1.2, worker_used=1.1)) == ("starvation", MADE_AT)
+
+
+@pytest.mark.parametrize(("requests_ms", "kinds"), [(1000, ["work", "nested"]), (2000, ["nested", "work"])])
+def test_a_mistake_that_costs_little_comes_before_what_costs_less_than_half_of_the_time(requests_ms, kinds):
+    observed = seen(loans=loans(nested=3, nested_ns=5 * MS), samples=sample(WORK, 600))
+    observed.requests[ENDPOINT].duration_ns = requests_ms * MS
+    assert [each.kind.partition("-")[0] for each in diagnose(observed).findings] == kinds
+
+
+def test_pools_made_at_one_line_are_too_large_together():
+    keys = [f"{MADE_AT}\tpostgresql://h:5432/d\t{number}" for number in range(1, 5)]
+    engines = {key: EngineSum(made=2, pool="QueuePool", size=5, overflow=10, processes=2) for key in keys}
+    (found,) = diagnose(seen(engines=engines), Server(max_connections=100)).findings
+    assert found.evidence == "These 4 pools may open 120 connections in 2 processes together; the database allows 100."
+    assert "summed over the 4 pools, times the 2 processes, less than max_connections, which is 100" in found.advice
+
+
+def test_where_the_connection_was_borrowed_is_told_of_work_while_it_is_held():
+    (found,) = diagnose(seen(samples=sample(WORK, 600))).findings
+    assert f"holds a connection borrowed at {PLACE}." in found.evidence
+    (found,) = diagnose(seen(samples=sample(WORK, 600, place=PLACE))).findings
+    assert "holds a connection." in found.evidence
+
+
 OTHER = "app.py:7\tpostgresql://h:5432/d\t1"
 OF_OTHER = {LoanKey(OTHER, ENDPOINT, "app.py:30"): LoanSum(count=100, held_ns=100 * MS, refused=30)}
 
@@ -79,7 +124,7 @@ def test_connections_refused_because_nothing_limits_how_many_are_opened_are_no_p
     (found,) = diagnose(observed, Server(max_connections=100)).findings
     refused = 30 + figures.get("refused", 0)
     asked = refused + 100 + figures.get("count", 100)
-    assert (found.kind, found.where, found.rank) == (kind, MADE_AT, 1)
+    assert (found.kind, found.where) == (kind, MADE_AT) and found.weight > 1
     assert f"The database refused {refused} connections" in found.evidence
     assert found.share == pytest.approx(refused / asked)
     # Where the pools beside it may open more than the database allows, that is the pools' fault.

@@ -138,6 +138,22 @@ def test_a_slow_statement_may_be_quick_now_and_then(quick, server, is_slow):
 
 
 @pytest.mark.parametrize(
+    ("text", "ms", "pages", "is_found"),
+    [
+        ("SELECT a FROM t WHERE b = 1", 260, 400, True),
+        ("SELECT a FROM t WHERE b = 1", 260, 200, False),
+        ("SELECT a FROM t WHERE b = 1", 140, 400, False),
+        ("SELECT count(*) FROM t", 260, 400, False),
+    ],
+)
+def test_a_short_scan_is_a_slow_statement_if_it_compares_something_and_costs_a_fifth(text, ms, pages, is_found):
+    rows = StatementSum(65, ms * MS, 65, 2 * MS, groups=65, quick=65)
+    server = Server(statements={statement_key(text): DatabaseStatement(text, 65, 0.7 * ms, 65, 65 * pages)})
+    found = first(seen(statements={StatementKey(ENDPOINT, "app.py:16", text): rows}), server)
+    assert found == (("slow-statement", "app.py:16") if is_found else None)
+
+
+@pytest.mark.parametrize(
     ("active_s", "counted", "expected"),
     [
         (
@@ -160,6 +176,53 @@ def test_a_slow_statement_of_a_cursor_of_the_drivers_is_found(active_s, counted,
     found = diagnose(observed, Server(active_s=active_s, statements=counted)).findings
     assert [(each.kind, each.where) for each in found] == ([("slow-statement", "app.py:30")] if expected else [])
     assert not found or expected in found[0].evidence
+
+
+FOR = "SELECT a FROM t WHERE b = %s"
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        # 5 executions, each with a few fetches: slow ones, quick ones, and those of an export of many rows.
+        (DatabaseStatement("FETCH FORWARD 50 FROM c_1", 15, 500.0, 600, 90_000), "app.py:12"),
+        (DatabaseStatement("FETCH FORWARD 50 FROM c_1", 150, 500.0, 600, 90_000), None),
+        (DatabaseStatement("FETCH FORWARD 5000 FROM c_1", 15, 500.0, 75_000, 9000), None),
+    ],
+)
+def test_rows_that_a_server_side_cursor_fetches_slowly_are_a_slow_statement(counted, expected):
+    observed = seen(samples=sample(STATEMENT, 500, place="app.py:30"), loans=loans(count=5))
+    observed.statements[StatementKey(ENDPOINT, "app.py:12", FOR)] = StatementSum(5, 2 * MS, groups=5, unknown=5)
+    cursor = statement_key(f'DECLARE "c_1" CURSOR WITHOUT HOLD FOR {FOR}')
+    fetch = statement_key('FETCH FORWARD 50 FROM "c_7f3a_12"')
+    statements = {fetch: counted, cursor: DatabaseStatement(cursor, 5, 2.0)}
+    found = diagnose(observed, Server(active_s={fetch: 0.5}, statements=statements)).findings
+    assert [each.where for each in found] == ([expected] if expected else [])
+    if expected:
+        assert f"slow to fetch at app.py:30, 100 ms for each loan of this endpoint: “{FOR}”" in found[0].evidence
+        assert "an index on t (b)" in found[0].advice
+        (first_of_none,) = diagnose(observed, Server(active_s={fetch: 0.5}, statements={fetch: counted})).findings
+        assert first_of_none.where == "app.py:30"
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "is_found"),
+    [
+        ("SELECT name FROM t WHERE id = $1", 1200, True),
+        ("SELECT name FROM t WHERE id = $1", 150, False),
+        ("INSERT INTO t VALUES ($1)", 1200, False),
+        ("SELECT 1", 1200, False),
+    ],
+)
+def test_the_same_reading_again_and_again_on_a_cursor_of_the_drivers_is_found(text, calls, is_found):
+    observed = seen(samples=sample(STATEMENT, 500, place="app.py:30"), loans=loans(count=20))
+    server = Server(statements={statement_key(text): DatabaseStatement(text, calls, 60.0, calls)})
+    found = diagnose(observed, server).findings
+    assert [(each.kind, each.where) for each in found] == ([("n-plus-one", "app.py:30")] if is_found else [])
+    if is_found:
+        assert (
+            "executed 60 times for each loan of this endpoint, for 1 row each time, 25 ms in all" in found[0].evidence
+        )
 
 
 def test_a_statement_that_the_engine_tells_of_is_no_cursor_of_the_drivers():
