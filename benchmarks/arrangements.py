@@ -11,7 +11,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -40,6 +40,8 @@ PATIENCE_S = 60.0
 NICE = -15
 SEED = 1
 """Of the instants at which requests are sent."""
+WORKERS = "workers.csv"
+"""The file in which the application notes the worker of each request."""
 THREADS = 8
 LOADED = np.random.default_rng(1).permutation(512)
 APPLICATION = """
@@ -55,8 +57,11 @@ def compute(seconds):
         pass
 
 def app(environ, start_response):
-    cpu_s, _, statement_s = environ["QUERY_STRING"].partition(",")
+    cpu_s, statement_s, number = f"{environ['QUERY_STRING']},,".split(",")[:3]
     status = "200 OK"
+    if number:
+        with open("workers.csv", "a") as file:
+            file.write(f"{number},{os.getpid()}\\n")
     if cpu_s:
         compute(float(cpu_s) / 4)
         try:
@@ -119,7 +124,9 @@ def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) 
         "phases": [{"duration": seconds, "arrivalRate": round(rate_per_s, 2)}],
         "payload": {"path": "statements.csv", "fields": ["seconds"], "order": "sequence"},
     }
-    url = f"/?{arrangement.cpu_ms / 1000},{{{{ seconds }}}}"
+    # The application notes which worker answered the request of this number, where there are several.
+    number = ",{{ $uuid }}" if arrangement.workers > 1 else ""
+    url = f"/?{arrangement.cpu_ms / 1000},{{{{ seconds }}}}{number}"
     flow = [{"get": {"url": url, "headers": {"Connection": "close"}}}]
     return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
 
@@ -166,6 +173,8 @@ class Run:
     """From its start to its end; infinite for a request that was not answered well."""
     shares: Floats
     """Share of statements that take less time than the one that each request asked for."""
+    workers: tuple[int, ...] | None
+    """The number of the worker that each request came to; None if there is only one worker."""
 
 
 @contextmanager
@@ -208,6 +217,7 @@ def evenly(arrangement: PlannedArrangement, per_s: float, seconds: int) -> State
 def run(port: int, arrangement: PlannedArrangement, asked: Statements, per_s: float, seconds: int, folder: Path) -> Run:
     """One run with the same arrivals each time. Raises KeyboardInterrupt if a signal ended it."""
     script = script_of(port, arrangement, asked.rows(), per_s, seconds)
+    (folder / WORKERS).write_text("")
     with rows_file(str(folder / "rows.csv")) as rows, ahead():
         done = run_script(script, Console(lambda _: None), lambda _: None, SEED, rows=rows)
     if done.signal is not None:
@@ -218,8 +228,17 @@ def run(port: int, arrangement: PlannedArrangement, asked: Statements, per_s: fl
     took_ms = np.array(
         [(int(row["end_ns"]) - ns) / 1e6 if row["status"] == "200" and row["end_ns"] else np.inf for ns, row in sent]
     )
-    asked_ms = np.array([round(float(row["url"].rpartition(",")[2]) * 1000) for _, row in sent])
-    return Run(done.report, (started_ns - started_ns[0]) / 1e9, took_ms, asked.shares(asked_ms))
+    urls = [row["url"].split(",") for _, row in sent]
+    shares = asked.shares(np.array([round(float(url[1]) * 1000) for url in urls]))
+    workers = workers_of([url[2] for url in urls], folder) if arrangement.workers > 1 else None
+    return Run(done.report, (started_ns - started_ns[0]) / 1e9, took_ms, shares, workers)
+
+
+def workers_of(numbers: Sequence[str], folder: Path) -> tuple[int, ...]:
+    """The worker of each request, from 0 on in the order of their first requests; 0 for a request that came to none."""
+    pids = dict(line.split(",") for line in (folder / WORKERS).read_text().splitlines())
+    order = {pid: worker for worker, pid in enumerate(dict.fromkeys(pids.values()))}
+    return tuple(order[pids[number]] if number in pids else 0 for number in numbers)
 
 
 def knee(port: int, arrangement: PlannedArrangement, seconds: float) -> float:

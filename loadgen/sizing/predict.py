@@ -165,6 +165,8 @@ class Requests:
     cpu: CpuTimes | None
     counts_all: bool = False
     """Whether those of the first seconds count, too."""
+    servers: Sequence[int] | None = None
+    """The number of the server of each; None: an idle one gets the next."""
 
 
 def requests(question: Question, arrived_s: Floats | None = None, shares: Floats | None = None) -> Requests:
@@ -234,7 +236,9 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
     made = requests(question) if given is None else given
     for size in question.sizes:
         arrangement = question.of_size(size)
-        outcome = simulate(arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu)
+        outcome = simulate(
+            arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu, made.servers
+        )
         if not arrangement.cold and not made.counts_all:
             outcome = replace(outcome, since_s=settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
         yield _prediction(question, outcome, made)

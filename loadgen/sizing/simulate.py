@@ -6,6 +6,7 @@ Times are in seconds. All random numbers come from numpy's PCG64: the same seed 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
 
@@ -137,22 +138,25 @@ def simulate(
     connects_s: ArrayLike = 0.0,
     seed: int = 0,
     cpu: CpuTimes | None = None,
+    servers: Sequence[int] | None = None,
 ) -> Simulation:
     """Run every request to its end.
 
     `arrived_s`: instants in order. `holds_s`, `connects_s`: how long each request holds a connection and connecting takes
-    when it has the database's cores to itself. `cpu`: None for servers that need no CPU. `seed` determines the choice of
-    servers. Raises ValueError if lengths differ, instants go back, or a time is negative.
+    when it has the database's cores to itself. `cpu`: None for servers that need no CPU. `servers`: the number
+    of the server of each request; without it `seed` determines the choice. Raises ValueError if lengths differ, instants go back,
+    or a time is negative.
     """
     connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
     if not len(arrived_s) or holds_s.shape != arrived_s.shape:
         raise ValueError(f"{len(arrived_s)} arrivals and {len(holds_s)} holds")
     if min(arrived_s[0], holds_s.min(), connects.min(), np.diff(arrived_s).min(initial=0.0)) < 0:
         raise ValueError("instants must be in order, and no time negative")
-    servers = np.random.default_rng(seed).integers(arrangement.servers, size=len(arrived_s)).tolist()
+    drawn = np.random.default_rng(seed).integers(arrangement.servers, size=len(arrived_s)).tolist()
+    of_each = drawn if servers is None else list(servers)
     if cpu is None:
         course = SimulationCourse(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
-        course.run(servers)
+        course.run(of_each)
         return Simulation(
             arrangement,
             arrived_s,
@@ -168,8 +172,9 @@ def simulate(
         cpu.inside_s.tolist(),
         cpu.outside_s.tolist(),
         cpu.server_share,
+        is_split=servers is not None,
     )
-    worked.run(servers)
+    worked.run(of_each)
     return Simulation(
         arrangement,
         arrived_s,

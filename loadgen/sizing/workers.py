@@ -34,6 +34,8 @@ class _Worker:
 
     free: float
     """Slots that are free."""
+    line: deque[int]
+    """Requests that no server has accepted: those of this one, or of all that share them."""
     running: tuple[int, int, float] | None = None
     """The piece of work on the CPU: request, stage, and what is left of it after this turn."""
     work: deque[tuple[int, int, float]] = field(default_factory=deque)
@@ -45,7 +47,6 @@ class _Worker:
     """Of an event loop: pieces of work that come before events which it has not asked for yet."""
     polled: list[tuple[int, int, float]] = field(default_factory=list)
     """Of an event loop: the events that it has asked for; the last one comes first."""
-    backlog: deque[int] = field(default_factory=deque)
 
 
 _ACCEPT, _BEFORE, _IN_FIRST, _IN_NEXT, _AFTER, _SENT = range(6)
@@ -66,8 +67,12 @@ class WorkersCourse(SimulationCourse):
         inside_s: list[float],
         outside_s: list[float],
         server_share: float = 0.0,
+        *,
+        is_split: bool = False,
     ) -> None:
-        """`server_share`: of `outside_s`, the server program's own work."""
+        """`server_share`: of `outside_s`, the server program's own work. `is_split`: whether each request has its server from the
+        start, whichever are idle.
+        """
         super().__init__(arrangement, arrived_s, holds_s, connects_s)
         self._inside_s, self._outside_s = inside_s, outside_s
         # Shares of the work outside a loan: what the accepting thread does, until the request asks, and after its return.
@@ -76,11 +81,14 @@ class WorkersCourse(SimulationCourse):
         self._turn_s, self._prefers_first = arrangement.turn_s, arrangement.prefers_first
         self._is_loop = arrangement.slots is None
         slots = inf if arrangement.slots is None else arrangement.slots
-        self._workers = [_Worker(slots) for _ in range(arrangement.servers)]
         # One line for all, as a worker takes the next connection from the socket that all listen on. Threaded workers accept
         # more connections than they work on, each for itself.
-        accepts_one = slots == 1 or (self._is_loop and arrangement.servers > 1)
-        self._shared: deque[int] | None = deque() if accepts_one else None
+        self._accepts_one = slots == 1 or (self._is_loop and arrangement.servers > 1)
+        self._is_split, all_lines = is_split, deque[int]()
+        self._workers = [
+            _Worker(slots, all_lines if self._accepts_one and not is_split else deque())
+            for _ in range(arrangement.servers)
+        ]
         # Parts of the work in a loan, and statements that each request has yet to make.
         self._parts = arrangement.statements + 1
         self._left = [0] * len(arrived_s)
@@ -96,7 +104,7 @@ class WorkersCourse(SimulationCourse):
         self._granted = bytearray(len(arrived_s))
 
     def run(self, servers: list[int]) -> None:
-        """Run all requests; `servers` holds the server of each that finds no idle one."""
+        """Run all requests; `servers` holds the server of each, or of each that finds no idle one."""
         for request, at_s in enumerate(self._arrived_s):
             self._catch_up(at_s)
             self._arrive(request, servers[request], at_s)
@@ -127,16 +135,14 @@ class WorkersCourse(SimulationCourse):
             turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
-        found = self._idle(0 if self._prefers_first else drawn)
+        found = None if self._is_split else self._idle(0 if self._prefers_first else drawn)
         server = drawn if found is None else found
         worker = self._workers[server]
-        if worker.free > 0 and (found is not None or not self._is_loop or self._shared is None):
+        # A loop that accepts one at a time does so when it asks for events.
+        if worker.free > 0 and (worker.running is None or not (self._is_loop and self._accepts_one)):
             self._start(request, server, now_s)
-        elif self._shared is not None:
-            self._shared.append(request)
         else:
-            worker.backlog.append(request)
-            self._worker_of[request] = server
+            worker.line.append(request)
 
     def _idle(self, drawn: int) -> int | None:
         """The first server from this one on whose CPU is idle and that accepts requests; None if there is none."""
@@ -144,7 +150,7 @@ class WorkersCourse(SimulationCourse):
         if self._computing == len(workers):
             return None
         # Threaded workers accept connections whether a thread is free or not.
-        always = self._shared is None
+        always = not self._accepts_one
         return next(
             (
                 number
@@ -236,8 +242,8 @@ class WorkersCourse(SimulationCourse):
             return worker.polled.pop()
         if worker.woken:
             return worker.woken.popleft()
-        if self._shared:
-            worker.work.append(self._accepted(self._shared.popleft(), server))
+        if worker.line:
+            worker.work.append(self._accepted(worker.line.popleft(), server))
         worker.polled.extend(worker.work)
         worker.work.clear()
         return worker.polled.pop() if worker.polled else None
@@ -278,10 +284,9 @@ class WorkersCourse(SimulationCourse):
         server = self._worker_of[request]
         worker = self._workers[server]
         worker.free += 1
-        line = worker.backlog if self._shared is None else self._shared
         # An event loop takes the next connection when it asks for events.
-        if line and not self._is_loop:
-            self._start(line.popleft(), server, now_s)
+        if worker.line and not self._is_loop:
+            self._start(worker.line.popleft(), server, now_s)
 
     def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
         self._to_connect_s[request] = connect_s

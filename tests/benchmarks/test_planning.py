@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.arrangements import LOADED, PlannedArrangement, Statements, evenly
+from benchmarks.arrangements import LOADED, WORKERS, PlannedArrangement, Statements, evenly, workers_of
 from benchmarks.planning import ADVISED, CHANGES, Advice, Figure, Tried, drawn, tally, verdict
 
 
@@ -16,6 +16,9 @@ from benchmarks.planning import ADVISED, CHANGES, Advice, Figure, Tried, drawn, 
         ((100.0, 112.0), (106.0, 106.0), "cannot be judged"),
         ((100.0, 112.0), (300.0, 300.0), "missed"),
         ((106.0, 106.0), (100.0, 112.0), "missed"),
+        # Two runs may differ where the prediction knows why.
+        ((100.0, 200.0), (102.0, 205.0), "met"),
+        ((100.0, 200.0), (120.0, 220.0), "missed"),
         # Less than the smallest difference that counts.
         ((0.1, 0.3), (0.5, 0.7), "met"),
     ],
@@ -55,6 +58,11 @@ def test_a_statement_is_found_among_the_others_by_its_time():
     assert np.abs(shares - (LOADED + 0.5) / len(LOADED)).max() < 0.1
     assert shares.min() > 0
     assert shares.max() < 1
+
+
+def test_each_request_has_the_worker_that_noted_it(tmp_path):
+    (tmp_path / WORKERS).write_text("b,71\na,70\nc,71\n")
+    assert workers_of(["a", "b", "c", "lost"], tmp_path) == (1, 0, 0, 0)
 
 
 def of(advice, **within):

@@ -336,9 +336,9 @@ def test_times_that_make_no_sense_are_refused(arrived, holds):
 # Workers with a CPU
 
 
-def worked(arrangement, arrived, holds, inside, outside, seed=0):
+def worked(arrangement, arrived, holds, inside, outside, seed=0, servers=None):
     cpu = CpuTimes(np.array(inside, float), np.array(outside, float))
-    return simulate(arrangement, np.array(arrived, float), np.array(holds, float), seed=seed, cpu=cpu)
+    return simulate(arrangement, np.array(arrived, float), np.array(holds, float), seed=seed, cpu=cpu, servers=servers)
 
 
 def test_a_request_computes_before_in_and_after_its_loan():
@@ -468,6 +468,21 @@ def test_several_event_loops_accept_from_one_line_as_they_ask_for_events():
     arrived, outside = [0.0, 0.0, 1.0, 1.0], [8.0, 10.0, 1.0, 1.0]
     outcome = worked(Arrangement(servers=2, size=9, slots=None), arrived, [0.1] * 4, [0.0] * 4, outside)
     assert outcome.asked_s.tolist() == [4.0, 5.0, 4.5, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("slots", "split", "done_s"),
+    [
+        # Both compute before and after their loans, one after the other.
+        (1, (0, 0), [12.0, 24.0]),
+        (2, (0, 0), [12.5, 13.5]),
+        (None, (0, 0), [12.0, 13.0]),
+        *((slots, (0, 1), [12.0, 12.0]) for slots in (1, 2, None)),
+    ],
+)
+def test_a_request_that_comes_with_its_server_goes_there_although_another_one_is_idle(slots, split, done_s):
+    case = [0.0, 0.0], [10.0, 10.0], [0.0, 0.0], [2.0, 2.0]
+    assert worked(Arrangement(servers=2, size=5, slots=slots), *case, servers=split).done_s.tolist() == done_s
 
 
 def test_servers_that_compute_share_the_cores_of_their_machine():
