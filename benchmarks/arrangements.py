@@ -37,7 +37,6 @@ from reports.formats.apachebench import AbReport
 from reports.model import Report
 
 PATIENCE_S = 60.0
-NICE = -15
 SEED = 1
 """Of the instants at which requests are sent."""
 WORKERS = "workers.csv"
@@ -255,17 +254,17 @@ def knee(port: int, arrangement: PlannedArrangement, seconds: float) -> float:
 @contextmanager
 def ahead() -> Iterator[None]:
     """Let the generator go before the server and the database, with which it shares the cores, where this process may do so."""
-    usual, flags = os.sched_getscheduler(0), os.SCHED_RESET_ON_FORK
+    usual, priority = os.sched_getscheduler(0), os.sched_getparam(0)
     with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_RR | flags, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(2))
     try:
         yield
     finally:
         with suppress(PermissionError):
-            os.sched_setscheduler(0, usual, os.sched_param(0))
+            os.sched_setscheduler(0, usual, priority)
 
 
 def before_others() -> None:
-    """Let this process and those that it starts go before other programs, where it may."""
+    """Let this process and those that it starts go before all other programs (real time), where it may."""
     with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

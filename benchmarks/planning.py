@@ -13,8 +13,8 @@ one arrangement differ by more than that.
 These two runs are made twice, and the mean of the measured values counts. Where they differ by more than the prediction may be
 off, and it is no further away from the nearer one, it "cannot be judged". `late` is the p99 of how far the generator fell behind
 its plan: where it is not small, the machine was busy with something else, and the row counts for nothing. The programs that are
-measured go before others (priority), and the generator, which shares the cores with them, before all (real time), if started by
-root. The calm run asks for statements that are spread evenly over their distribution, each once. The mean wait of a few seconds
+measured go before all others (real time), and the generator, which shares the cores with them, before them, if started by root.
+The calm run asks for statements that are spread evenly over their distribution, each once. The mean wait of a few seconds
 varies by chance more than 10 %, so the simulation gets the instants at which the requests of the run were sent, and the rank of
 each one's statement; how long connections are held and what requests cost comes from the calm run. `chance` is what this saves:
 half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own. Of several workers,
