@@ -34,7 +34,7 @@ _OPTIONS = (
     click.option(
         "--python",
         metavar="PATH",
-        help="Python that has your application's packages (default: that of $VIRTUAL_ENV, then of ./.venv, then our own).",
+        help="Python that has your application's packages (default: of $VIRTUAL_ENV, then of ./.venv or ./venv, then our own).",
     ),
     click.option(
         "--server",

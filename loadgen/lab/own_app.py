@@ -211,7 +211,8 @@ class Arrangement:
                     else None
                 )
                 if said:
-                    raise StackError(self.masked(f"{error}. The last error in {log}: {said}")) from None
+                    advice = application.hint(said, evidence)
+                    raise StackError(self.masked(f"{error}. The last error in {log}: {said}{advice}")) from None
                 advice = application.hint(str(error), evidence)
                 raise StackError(self.masked(f"{error} (see {log}).{advice}".removesuffix("."))) from None
             finally:
@@ -544,16 +545,17 @@ class _Comparison:
                 named, log, masked, done.report.aggregate.counters, has_setup=bool(options.application.setup)
             )
         if failed_share(done.report.aggregate.counters) >= _WORTH_A_LOOK:
-            self._tell_error(log)
+            self._tell_error(log, Evidence.read(served.program.evidence))
         if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:
             self._told(_UNTIMED)
 
-    def _tell_error(self, log: Path) -> None:
-        """Tell the last error of a run's log, of the first run whose log has one."""
+    def _tell_error(self, log: Path, evidence: Evidence) -> None:
+        """Tell the last error of a run's log, of the first run whose log has one, and what to do about it where that is known."""
         error = None if self._has_told_error else last_error(self._arrangement.masked(log.read_text(errors="replace")))
         if error:
             self._has_told_error = True
-            self._told(f"The last error in {log}: {error}")
+            advice = self._options.application.hint(error, evidence)
+            self._told(f"The last error in {log}: {error}{advice}")
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""

@@ -255,10 +255,10 @@ def _failures(result: OwnAppResult) -> str:
 
 def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
     """Why the runs say little about pools, in sentences: the script's requests were refused, or used no connection."""
-    lead, more = _of_all(len(results))
     yield refusal([result.report for result in results])
     unused = [share for share in map(_unconnected, results) if share is not None]
     if unused and min(unused) > _MOST:
+        lead, more = _of_all(len(results), min(unused))
         yield (
             f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer began: they tell"
             " nothing of the pool. Their pages may come from a cache, or a login failed without an error."
@@ -267,19 +267,20 @@ def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
 
 def refusal(reports: Sequence[Report]) -> str:
     """What answers with a status of 4xx say, in a sentence; "" where one of the reports has few of them."""
-    lead, more = _of_all(len(reports))
     share = _refused(reports)
     if share < _SOME:
         return ""
+    lead, more = _of_all(len(reports), share)
     return (
         f"{lead}{percent(share)} of the requests{more} were answered with a status of 4xx, which no pool causes: look for a"
         " wrong path or method, a login or CSRF token that failed, or a limit on requests."
     )
 
 
-def _of_all(count: int) -> tuple[str, str]:
-    """The words before and after the least share of `count` strategies."""
-    return ("Under every strategy, ", " or more") if count > 1 else ("", "")
+def _of_all(count: int, share: float) -> tuple[str, str]:
+    """The words before and after the least share, 0 to 1, of `count` strategies."""
+    more = " or more" if share < 1 else ""
+    return ("Under every strategy, ", more) if count > 1 else ("", "")
 
 
 def _refused(reports: Sequence[Report]) -> float:
@@ -342,8 +343,9 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     if len(unanswered) == len(results):
         return Text(f"No request was answered well ({', '.join(unanswered)}).", "warn"), ""
     if (refused := _refused([result.report for result in results])) >= _MOST:
+        _, more = _of_all(len(results), refused)
         text = (
-            f"No comparison is possible: {percent(refused)} of the requests or more were answered with a status of 4xx."
+            f"No comparison is possible: {percent(refused)} of the requests{more} were answered with a status of 4xx."
         )
         return Text(f"{text} Correct the script first.", "warn"), ""
     if len(results) == 1:

@@ -267,7 +267,8 @@ _EXAMPLES = (
 def _names_one(error: str, text: str) -> bool:
     """Whether an error names one of the variables that the text of a file sets."""
     names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", text, re.MULTILINE)
-    return any(_mentions(error, name) for name in names)
+    # Flask asks for SECRET_KEY as "the secret_key".
+    return any(_mentions(error.upper(), name.upper()) for name in names)
 
 
 def _mentions(text: str, name: str) -> bool:

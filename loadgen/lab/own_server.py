@@ -205,7 +205,7 @@ class Interpreter:
 
 
 def chosen_python(given: str | None, environ: Mapping[str, str], folder: Path, own: str) -> Path:
-    """The application's interpreter: the one given, else that of $VIRTUAL_ENV, else of ./.venv, else our own.
+    """The application's interpreter: the one given, else that of $VIRTUAL_ENV, else of ./.venv or ./venv, else our own.
 
     Raises StackError if it is not there.
     """
@@ -215,7 +215,7 @@ def chosen_python(given: str | None, environ: Mapping[str, str], folder: Path, o
             raise StackError(f"--python {given}: no such program")
         return Path(found).absolute()
     places = [Path(environ["VIRTUAL_ENV"])] if environ.get("VIRTUAL_ENV") else []
-    for place in (*places, folder / ".venv"):
+    for place in (*places, folder / ".venv", folder / "venv"):
         if exists(place / "bin" / "python"):
             return place / "bin" / "python"
     return Path(own)

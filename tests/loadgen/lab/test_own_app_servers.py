@@ -167,6 +167,9 @@ def test_options_of_an_application_need_one(tmp_path):
 def test_the_interpreter_is_that_of_the_environment_else_of_the_folder(tmp_path):
     python = own_python(tmp_path)
     assert chosen_python(None, {}, tmp_path, sys.executable) == python
+    (tmp_path / "older").mkdir()
+    kept = own_python(tmp_path / "older").parents[1].rename(tmp_path / "older" / "venv") / "bin" / "python"
+    assert chosen_python(None, {}, tmp_path / "older", sys.executable) == kept
     assert chosen_python(None, {}, tmp_path / "out", sys.executable).samefile(sys.executable)
     other = tmp_path / "other"
     other.mkdir()

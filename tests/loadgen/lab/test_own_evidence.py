@@ -169,6 +169,7 @@ def test_an_error_for_want_of_a_part_of_the_address_says_how_parts_are_given(nam
         ("KeyError: 'SECRET_KEY'", {}, "--dotenv .env"),
         ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", {}, "--dotenv .env"),
         ("KeyError: 'SECRET_KEY'", {"SECRET_KEY": "x"}, ""),
+        ("RuntimeError: no secret key was set. Set the secret_key on the application", {}, "--dotenv .env"),
         ("KeyError: 'APP_DB'", {}, "--url-variable APP_DB"),
         ("ModuleNotFoundError: No module named 'x'", {}, ""),
     ],
