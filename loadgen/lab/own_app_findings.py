@@ -260,8 +260,8 @@ def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
     if unused and min(unused) > _MOST:
         lead, more = _of_all(len(results), min(unused))
         yield (
-            f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer began: they tell"
-            " nothing of the pool. Their pages may come from a cache, or a login failed without an error."
+            f"{lead}{percent(min(unused))} of the answered requests{more} had used no connection when their answer began: they"
+            " tell nothing of the pool. Their pages may come from a cache, or a login failed without an error."
         )
 
 

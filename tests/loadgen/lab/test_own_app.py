@@ -200,8 +200,8 @@ def test_the_refusals_of_a_single_run_are_told_from_a_twentieth_of_its_requests_
 @pytest.mark.parametrize(
     ("held_ms", "told"),
     [
-        ((0, 0, 0, 2.5), "75 % of the requests or more"),
-        ((0, 0), "100 % of the requests"),
+        ((0, 0, 0, 2.5), "75 % of the answered requests or more"),
+        ((0, 0), "100 % of the answered requests"),
         ((0, 2.5, 2.5), ""),
         ((), ""),
     ],
