@@ -30,7 +30,7 @@ import orjson
 import psutil
 from distributed import Client, get_worker
 
-from benchmarks.target import PYTHON, conditions, free_port, nginx
+from benchmarks.target import PYTHON, conditions, nginx
 from loadgen.clock import WallOffset, now_ns
 from loadgen.crew.baggage import pack
 from loadgen.crew.cluster import Member
@@ -39,6 +39,7 @@ from loadgen.crew.distributed import RemoteCrew
 from loadgen.crew.framing import JOB, READY, RENEW, START, message, parted
 from loadgen.crew.relay import DATA, ENDED, STARTED
 from loadgen.engine import Listener
+from loadgen.lab.stack import free_port
 from loadgen.runner import read_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadgen.lab.stack import free_port
+
 GENERATOR_CORE = 0
 SERVER_CORE = (os.cpu_count() or 1) - 1
 PYTHON = sys.executable
@@ -58,12 +60,6 @@ def which(name: str) -> str:
     if found is None:
         raise MissingTool(f"{name} is not installed")
     return found
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def run_pinned(

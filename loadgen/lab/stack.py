@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Protocol, Self
 
 import psutil
@@ -27,6 +28,9 @@ from loadgen.lab.evidence import Connecting, Failures, Memory
 
 _START_PATIENCE_S = 60.0
 _CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
+_FIRST_PORT = 10_000
+_PORTS_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""The range of the ports that the system gives, on Linux."""
 SAMPLE_EVERY_S = 0.05
 _CLIENTS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL"
@@ -387,11 +391,21 @@ def memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
 
 
 def free_port() -> int:
-    """A port of the loopback address on which nothing listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback address on which nothing listens at the moment.
+
+    Where there are some, one that the system gives to no connection and to no program that asks for any port: it would be taken
+    before whoever asked for it listens.
+    """
+    try:
+        ends = int(_PORTS_GIVEN.read_text("ascii").split()[0])
+    except (OSError, ValueError):
+        ends = 0
+    candidates = range(_FIRST_PORT, max(_FIRST_PORT, ends))
+    for port in (*SystemRandom().sample(candidates, min(100, len(candidates))), 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise StackError("no port of 127.0.0.1 is free")
 
 
 def last_error(log: str) -> str | None:

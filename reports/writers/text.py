@@ -13,6 +13,7 @@ _GAP = "  "
 """Between the columns of a table."""
 _FEW_WORDS = 12
 """The least width of a column of words, in characters, where a table must fit into a terminal."""
+_HARD = "\N{NO-BREAK SPACE}"
 _COLOURS = {"good": 32, "bad": 31, "warn": 33}
 
 
@@ -57,9 +58,9 @@ def _section(section: Section, *, colour: bool, width: int | None) -> Iterator[s
 def _block(block: Block, *, captions: bool, colour: bool, width: int | None) -> str:
     match block:
         case Figures(items):
-            return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items])
+            return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items], width)
         case Facts(caption, items):
-            return f"{plain(caption)}:\n{_aligned(items)}" if caption else _aligned(items)
+            return f"{plain(caption)}:\n{_aligned(items, width)}" if caption else _aligned(items, width)
         case Items(items):
             return "\n".join(
                 _sentence(item, colour=colour, width=width, mark="" if item.tone else "- ") for item in items
@@ -96,9 +97,9 @@ def _table(block: Table, *, colour: bool, width: int | None) -> Iterator[str]:
     numbers = [block.columns[i].kind == "number" for i in shown]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if width is not None:
-        widths = _fitted(widths, _least_widths(lines, numbers), width - len(_GAP) * (len(widths) - 1))
+        widths = _fitting(list(zip(*lines, strict=True)), numbers, widths, width - len(_GAP) * (len(widths) - 1))
     for line, tone in zip(lines, tones, strict=True):
-        cells = [_broken(text, w) for text, w in zip(line, widths, strict=True)]
+        cells = [_parts(*each) for each in zip(line, widths, numbers, strict=True)]
         for parts in zip_longest(*cells, fillvalue=""):
             placed = (
                 text.rjust(w) if right else text.ljust(w) for text, w, right in zip(parts, widths, numbers, strict=True)
@@ -106,15 +107,34 @@ def _table(block: Table, *, colour: bool, width: int | None) -> Iterator[str]:
             yield _painted(_GAP.join(placed).rstrip(), tone if colour else "")
 
 
-def _least_widths(lines: Sequence[Sequence[str]], numbers: Sequence[bool]) -> list[int]:
-    """How narrow columns may become: one of numbers as its numbers and its heading's words are, others as a few words."""
-    least = []
-    for column, is_number in zip(zip(*lines, strict=True), numbers, strict=True):
-        heading, *cells = column
-        unbroken = [*heading.split(), *cells] if is_number else [word for text in column for word in text.split()]
-        longest = max(map(len, unbroken), default=1)
-        least.append(longest if is_number else min(_FEW_WORDS, max(longest, len(heading))))
-    return least
+def _parts(cell: str, width: int, is_number: bool) -> list[str]:
+    """The lines of a cell. Numbers are broken only after a comma, so that each stays with its unit."""
+    if not is_number:
+        return _broken(cell, width)
+    kept = ", ".join(part.replace(" ", _HARD) for part in cell.split(", "))
+    return [part.replace(_HARD, " ") for part in _broken(kept, width)]
+
+
+def _fitting(
+    columns: Sequence[Sequence[str]], numbers: Sequence[bool], widths: Sequence[int], room: int
+) -> Sequence[int]:
+    """The widths of columns (each its heading, then its cells) for which there is `room`, if that can be.
+
+    The headings of numbers are broken before anything else.
+    """
+    bodies, least = list(widths), []
+    for i, (is_number, (heading, *cells)) in enumerate(zip(numbers, columns, strict=True)):
+        words = max(map(len, heading.split()), default=1)
+        if is_number:
+            bodies[i] = max(words, *map(len, cells), 1)
+            least.append(max(words, *(len(part) for cell in cells for part in _parts(cell, 1, True)), 1))
+        else:
+            longest = max((len(word) for cell in cells for word in cell.split()), default=1)
+            least.append(min(_FEW_WORDS, max(longest, len(heading))))
+    found = _fitted(_fitted(widths, bodies, room), least, room)
+    # What broken numbers do not need is for words.
+    needed = [least[i] if numbers[i] and w < bodies[i] else w for i, w in enumerate(found)]
+    return _fitted([n if numbers[i] else widths[i] for i, n in enumerate(needed)], least, room)
 
 
 def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
@@ -146,10 +166,15 @@ def _cell(text: str) -> str:
     return "-" if text == ABSENT else plain(text)
 
 
-def _aligned(pairs: Iterable[Sequence[str]]) -> str:
+def _aligned(pairs: Iterable[Sequence[str]], width: int | None) -> str:
     found = [(plain(name), _cell(value)) for name, value in pairs]
-    width = max((len(name) for name, _ in found), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in found)
+    names = max((len(name) for name, _ in found), default=0) + len(_GAP)
+    lines = [
+        f"{label.ljust(names)}{part}"
+        for name, value in found
+        for label, part in zip_longest([name], _broken(value, None if width is None else width - names), fillvalue="")
+    ]
+    return "\n".join(lines)
 
 
 def _painted(line: str, tone: Tone) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from db.child import Child
+from loadgen.lab.stack import free_port
 from tests.support.paths import BIN, ROOT
 
 GUNICORN = [str(BIN / "gunicorn"), "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
@@ -174,9 +174,3 @@ def ends_with_its_starter(source: str) -> None:
         finally:
             starter.kill()
     wait_until(lambda: not lives(pid), "the process has ended with its starter")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
