@@ -95,7 +95,7 @@ def _table(block: Table, *, colour: bool, width: int | None) -> Iterator[str]:
     lines += [[_cell(row[i].text) for i in shown] for row in block.rows]
     tones: list[Tone] = ["", *map(_tone, block.rows)]
     numbers = [block.columns[i].kind == "number" for i in shown]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths: Sequence[int] = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if width is not None:
         widths = _fitting(list(zip(*lines, strict=True)), numbers, widths, width - len(_GAP) * (len(widths) - 1))
     for line, tone in zip(lines, tones, strict=True):
