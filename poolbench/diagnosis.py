@@ -56,6 +56,7 @@ def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
         tuple(findings),
         tuple(kind for kind in KINDS if kind not in kinds),
         tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue, told_apart=case.told_apart)),
+        case.server.is_crowded_out,
     )
 
 

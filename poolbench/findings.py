@@ -69,6 +69,8 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     checked: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    is_crowded_out: bool = False
+    """Whether other programs took the CPU from the workers, so that no pool could be judged."""
 
 
 def merged(findings: Iterable[Finding]) -> Iterator[Finding]:

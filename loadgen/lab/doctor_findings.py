@@ -19,6 +19,7 @@ from reports.blocks import (
     Section,
     Table,
     Text,
+    Tone,
     amount,
     decimal,
     number,
@@ -105,6 +106,8 @@ def heading(finding: Finding) -> str:
 
 def _title(application: str, diagnosis: Diagnosis) -> str:
     """The answer, in a sentence without its full stop: the first finding, or that there is none."""
+    if not diagnosis.findings and diagnosis.is_crowded_out:
+        return f"The pools of {application} cannot be judged: other programs kept the machine busy"
     if not diagnosis.findings:
         return f"Nothing was found that holds connections of {application} back"
     first = diagnosis.findings[0]
@@ -117,7 +120,8 @@ def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[
     if partial:
         yield Text("The run was interrupted: the diagnosis is of the part before.", "warn")
     if not diagnosis.findings:
-        yield Text("Nothing was found that holds connections back.", "good")
+        tone: Tone = "warn" if diagnosis.is_crowded_out else "good"
+        yield Text("Nothing was found that holds connections back.", tone)
         yield from _failures(report)
         # What the application is slow for then, such as the CPU of its workers.
         if diagnosis.notes:

@@ -171,14 +171,15 @@ def test_processes_that_served_are_counted(parts, count):
     assert _count_serving(parts) == count
 
 
-@pytest.mark.parametrize(("bad", "is_mentioned"), [(4, False), (25, True)])
-def test_failed_requests_and_busy_workers_are_mentioned_below_the_diagnosis(bad, is_mentioned):
+@pytest.mark.parametrize(("bad", "is_mentioned", "is_crowded_out"), [(4, False, False), (25, True, True)])
+def test_failed_requests_and_busy_workers_are_mentioned_below_the_diagnosis(bad, is_mentioned, is_crowded_out):
     total = SimpleNamespace(
         counters={"http.requests": 100, "http.codes.200": 100 - bad, "http.codes.500": bad}, summaries={}
     )
     given = {"application": "shop:app", "script": "load.yml", "servers": 2, "seconds": 60}
-    busy = Diagnosis((), KINDS, ("A worker has no CPU to spare.",))
+    busy = Diagnosis((), KINDS, ("A worker has no CPU to spare.",), is_crowded_out=is_crowded_out)
     text = written(doctor_page(given, busy, SimpleNamespace(aggregate=total), [], {}, partial=False), "text")
+    assert ("cannot be judged" in text.splitlines()[0]) is is_crowded_out
     nothing = text.index("Nothing was found that holds connections back.")
     assert nothing < text.index("A worker has no CPU to spare.") < text.index("Looked for")
     assert (f"{bad} % of the requests got no good answer" in text) is is_mentioned
