@@ -93,7 +93,6 @@ def test_options_of_the_script_are_followed(name, options, shape):
     assert all(re.fullmatch(shape, value) for value in made(name, options))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -102,13 +101,14 @@ def test_options_of_the_script_are_followed(name, options, shape):
         {"min": "x", "max": None, "length": "many", "count": {}},
         -1,
         {"min": 1e300, "max": -1e300, "years": 1e300},
+        {"count": 1e300},
         True,
     ],
 )
 def test_odd_options_stop_nothing(options):
     everywhere = dict.fromkeys((name.removeprefix("$") for name in fake_functions({}, Random(1))), options)
     for function in fake_functions(everywhere, Random(1)).values():
-        assert isinstance(text(function()), str)
+        assert len(text(function())) <= 1_000_002  # a million, with a prefix such as 0b
 
 
 def test_the_same_seed_gives_the_same_values():
