@@ -43,9 +43,10 @@ def test_the_page_has_no_faults_and_fits_its_screen(visit, axe, address, scheme,
 
 def test_the_first_screen_says_what_is_wrong_where_and_what_it_costs(visit, address):
     page = visit(address, viewport={"width": 390, "height": 800})
-    answer = page.locator("main p").first
-    assert "shop/feed.py:8, in GET /feed/<int:start>: 30 % of the requests' time" in answer.text_content()
-    for text in (answer, page.get_by_text("93 %").first):
+    title, cost = page.locator("h1"), page.locator("main p").first
+    assert "shop/feed.py:8, in GET /feed/<int:start>" in title.text_content()
+    assert "30 % of the requests' time" in cost.text_content()
+    for text in (title, cost, page.get_by_text("93 %").first):
         box = text.bounding_box()
         assert box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 800
 

@@ -175,6 +175,7 @@ def test_a_table_is_sorted_by_amount_not_by_digits(one):
 
 def test_a_table_is_filtered_by_words_and_by_verdict(two):
     table = two.locator("#table-verdicts")
+    two.locator("details:has(> #table-verdicts) > summary").click()
     rows = table.locator("tbody tr:visible")
     everything = rows.count()
     table.get_by_role("searchbox", name="Filter").fill("RESPONSE_TIME p99")
