@@ -14,6 +14,7 @@ _GAP = "  "
 _FEW_WORDS = 12
 """The least width of a column of words, in characters, where a table must fit into a terminal."""
 _HARD = "\N{NO-BREAK SPACE}"
+"""Stands for a space at which a line is not to be broken."""
 _COLOURS = {"good": 32, "bad": 31, "warn": 33}
 
 
@@ -98,8 +99,9 @@ def _table(block: Table, *, colour: bool, width: int | None) -> Iterator[str]:
     widths: Sequence[int] = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if width is not None:
         widths = _fitting(list(zip(*lines, strict=True)), numbers, widths, width - len(_GAP) * (len(widths) - 1))
-    for line, tone in zip(lines, tones, strict=True):
-        cells = [_parts(*each) for each in zip(line, widths, numbers, strict=True)]
+    for row, (line, tone) in enumerate(zip(lines, tones, strict=True)):
+        kept = numbers if row else [False] * len(numbers)
+        cells = [_parts(*each) for each in zip(line, widths, kept, strict=True)]
         for parts in zip_longest(*cells, fillvalue=""):
             placed = (
                 text.rjust(w) if right else text.ljust(w) for text, w, right in zip(parts, widths, numbers, strict=True)

@@ -47,7 +47,7 @@ def test_with_the_table_of_versions_locked(start_service, own_postgres, command)
         server = start_service(command=command, DATABASE_URL=own_postgres.url)
         check_told(server, began_s)
         lock.rollback()
-        wait_until(lambda: server.get("/health").status == 200, "the service is well", 30)
+        wait_until(lambda: server.get("/health").status == 200, "the service is well", 5)
         assert server.request("POST", "/links", {"url": "https://example.com/"}).status == 201
 
 
@@ -59,7 +59,7 @@ def test_with_a_database_that_accepts_and_is_silent_until_it_is_not(start_servic
         server = start_service(command=command, DATABASE_URL=network.url)
         check_told(server, began_s)
         network.order("pass")
-        wait_until(lambda: server.get("/health").status == 200, "the service is well", 30)
+        wait_until(lambda: server.get("/health").status == 200, "the service is well", 8)
 
 
 def test_with_a_port_that_accepts_and_never_says_a_word(start_service):
@@ -82,4 +82,4 @@ def test_with_somebody_else_bringing_the_tables_up_to_date(start_service, own_po
         server = start_service(DATABASE_URL=f"{own_postgres.url}?options=-csearch_path%3Dfresh")
         check_told(server, began_s)
         other.rollback()
-        wait_until(lambda: server.get("/health").status == 200, "the service is well", 30)
+        wait_until(lambda: server.get("/health").status == 200, "the service is well", 5)

@@ -65,8 +65,8 @@ def test_no_more_are_opened_at_a_time_than_openers_allows():
     driver = ScriptedDriver(connect=0.02)
     pool, opening = pool_of(driver, size=10, openers=2), []
     driver.hooks["connect"] = lambda: opening.append(pool.snapshot().connecting)
-    gevent.joinall(queue_up(pool, range(10), [], hold_s=0.5))
-    assert max(opening) == 2
+    gevent.joinall(queue_up(pool, range(10), [], hold_s=1.0))
+    assert max(opening) == 2 and driver.attempts == 10
 
 
 def test_a_connection_opened_too_late_is_kept_and_those_beyond_the_size_are_closed():

@@ -101,6 +101,15 @@ def test_text_for_a_terminal_fits_into_its_width():
     assert "--fail-on" in narrow and "-100.0% to +1288.7%" in narrow
 
 
+def test_a_narrow_table_breaks_headings_first_and_numbers_after_commas_only():
+    columns = Column("strategy"), Column("100 users: published", "number")
+    table = Table("t", "", columns, ((Cell("one pool"), Cell("116, 71 % failed")),))
+    shown = [to_text(page(table), width=width).splitlines() for width in (32, 26, 24)]
+    assert shown[0][-2:] == ["strategy  100 users: published", "one pool      116, 71 % failed"]
+    assert shown[1][-3:] == ["strategy        100 users:", "                 published", "one pool  116, 71 % failed"]
+    assert shown[2][-2:] == ["one pool         116,", "          71 % failed"]
+
+
 def test_one_section_alone_stands_without_headings():
     alone = Page("A title", "", (Section("one", "A section", (Text("said"),)),))
     assert (to_text(alone), to_markdown(alone)) == ("said\n", "said\n")
