@@ -119,18 +119,21 @@ except ImportError:
 endef
 export CAN_START
 
-# The stamp is written last, so that a set-up that was broken off is done again. Modules are compiled here, since a Python that
-# may not write bytecode would compile them at every start: 0.2 s of CPU.
+# The stamp is written last, so that a set-up that was broken off is done again. Modules are compiled here, on all cores: pip
+# uses one, and a Python that may not write bytecode would compile the project's at every start: 0.2 s of CPU.
+INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-compile
+COMPILE := $(BIN)/python -m compileall -q -j 0
 $(READY):
 	@command -v $(PYTHON) >/dev/null || { echo 'poolbench needs Python 3.11 or newer ($(PYTHON) not found)' >&2; exit 1; }
 	@$(PYTHON) -c "$$CAN_START"
 	@echo 'setting up .venv (once, some 20 s)' >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --require-hashes -r deploy/requirements.lock
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e . -e ./poolbench
-	@$(BIN)/python -m compileall -q $(ROOMS)
+	@$(INSTALL) --require-hashes -r deploy/requirements.lock
+	@$(INSTALL) --no-build-isolation -e . -e ./poolbench
+	@$(COMPILE) .venv $(ROOMS)
 	@touch $@
 
 $(READY_DEV): $(READY)
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --require-hashes -r deploy/requirements-dev.lock
+	@$(INSTALL) --require-hashes -r deploy/requirements-dev.lock
+	@$(COMPILE) .venv
 	@touch $@

@@ -6,9 +6,10 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 
-from tests.support.server_process import read_until
+from tests.support.server_process import read_until, wait_until
 
 LINES = {signal.SIGINT: (130, "Interrupted\n"), signal.SIGTERM: (143, "Terminated\n")}
 URLS = ("http://127.0.0.1:1", "http://127.0.0.1:2")
@@ -45,6 +46,8 @@ def test_while_a_command_reads_its_input(start, tmp_path, before, number):
         except OSError:
             time.sleep(0.01)
     assert writer is not None, process.communicate()
+    # A signal between Python's last look at signals and its read is heeded after the read only, which never ends here.
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "the command waits for its input")
     process.send_signal(number)
     try:
         out, told = process.communicate(timeout=60)

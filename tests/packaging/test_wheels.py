@@ -78,6 +78,12 @@ with ThreadPoolExecutor(8) as threads:
     pids = list(threads.map(borrow, range(8)))
 print(f"{len(pids)} loans, {len(set(pids))} connections")
 """
+VERSIONS = """
+import json
+from importlib.metadata import distributions
+
+print(json.dumps({found.name.lower(): found.version for found in distributions()}))
+"""
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
@@ -108,7 +114,7 @@ class Environment:
         self.pip("install", "--quiet", "--no-compile", *what)
 
     def versions(self) -> dict[str, str]:
-        return {found["name"].lower(): found["version"] for found in json.loads(self.pip("list", "--format", "json"))}
+        return json.loads(self.run("python", "-c", VERSIONS, folder=self.folder).stdout)
 
     def run(
         self, *command: object, folder: Path, code: int = 0, **settings: object
@@ -262,13 +268,10 @@ def test_an_application_with_modules_of_our_names_finds_its_own_and_borrows(besi
     assert "FairPool" in seen["pools"]
 
 
-@pytest.mark.parametrize("place", ["beside", "alone"])
-def test_the_lab_loads_an_application_that_finds_only_its_own_modules(place, request, tmp_path):
-    found = request.getfixturevalue(place)
-    environment = found.environment if place == "beside" else found
+def test_the_lab_loads_an_application_that_finds_only_its_own_modules(beside, tmp_path):
     host = make_host(tmp_path / "host", db_has_init=False)
     lab = ["loadgen", "lab", "--app", "app:app", "--script", "load.yml", "--strategies", "fair", "--out", "../out"]
-    environment.run(*lab, "--servers", 1, "--db-rtt", "1ms", folder=host)
+    beside.environment.run(*lab, "--servers", 1, "--db-rtt", "1ms", folder=host)
     results = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]
     assert {name: found["failed"] for name, found in results.items()} == {"fair": 0}
 

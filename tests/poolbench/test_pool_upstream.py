@@ -4,7 +4,7 @@ monkey-patched by gevent, with gevent unpatched, and where gevent cannot be impo
 They come with SQLAlchemy's source distribution, of which this project keeps no copy. Fetch it once with
 `python tests/poolbench/test_pool_upstream.py`; without it these tests are skipped.
 
-As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place and keeps one shard of the tests.
+As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SDIST = ROOT / ".data" / f"sqlalchemy-{version('sqlalchemy')}"
-SHARDS = int(os.environ.get("FAIR_POOL_SHARDS", "3"))
 SURROUNDINGS = ("unpatched", "monkey-patched", "without gevent")
 FILES = ("test/engine/test_pool.py", "test/engine/test_reconnect.py")
 
@@ -47,51 +46,40 @@ def fetch() -> None:
             tar.extractall(SDIST.parent, filter="data")
 
 
-def run_shard(surroundings: str, shard: int, folder: Path) -> subprocess.Popen:
-    """Run one shard in a folder of its own: some tests make a database file in the current folder, and remove it."""
-    own = folder / f"{surroundings} {shard}"
+def begin(surroundings: str, folder: Path) -> subprocess.Popen:
+    """Begin the tests in a folder of their own: some make a database file in the current folder, and remove it."""
+    own = folder / surroundings
     shutil.copytree(SDIST, own, copy_function=os.link)
-    env = {
-        **os.environ,
-        "FAIR_POOL_SHARD": str(shard),
-        "FAIR_POOL_SURROUNDINGS": surroundings,
-        "PYTHONPATH": str(ROOT),
-    }
+    env = {**os.environ, "FAIR_POOL_SURROUNDINGS": surroundings, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.poolbench.test_pool_upstream"]
     command += ["-p", "no:cacheprovider", *FILES]
     return subprocess.Popen(command, cwd=own, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
-def runs():
-    """All shards in all surroundings at once: they sleep most of the time."""
+def outputs():
+    """What the tests said in each of the surroundings, all at once: they sleep most of the time."""
     if not SDIST.is_dir():
         pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
     # Beside the distribution, since links cannot lead to another file system.
     with tempfile.TemporaryDirectory(dir=SDIST.parent) as folder:
-        processes = {
-            (kind, shard): run_shard(kind, shard, Path(folder)) for kind in SURROUNDINGS for shard in range(SHARDS)
-        }
+        processes = {surroundings: begin(surroundings, Path(folder)) for surroundings in SURROUNDINGS}
         try:
-            outputs = {key: process.communicate(timeout=300)[0] for key, process in processes.items()}
+            return {each: process.communicate(timeout=300)[0] for each, process in processes.items()}
         finally:
             for process in processes.values():
                 process.kill()
                 with process:
                     """Closes the pipe and waits."""
-    return {kind: [outputs[kind, shard] for shard in range(SHARDS)] for kind in SURROUNDINGS}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(320)
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
-def test_queue_pools_own_tests_pass(runs, surroundings):
-    passed = 0
-    for output in runs[surroundings]:
-        summary = output.strip().splitlines()[-1]
-        assert "failed" not in summary and "error" not in summary, output[-8000:]
-        passed += int(re.search(r"(\d+) passed", summary)[1])
-    assert passed >= 170
+def test_queue_pools_own_tests_pass(outputs, surroundings):
+    summary = outputs[surroundings].strip().splitlines()[-1]
+    assert "failed" not in summary and "error" not in summary, outputs[surroundings][-8000:]
+    assert int(re.search(r"(\d+) passed", summary)[1]) >= 170
 
 
 def _take_queue_pools_place() -> None:
@@ -134,14 +122,12 @@ def _take_queue_pools_place() -> None:
 
 
 def pytest_collection_modifyitems(config, items):
-    """In the child: drop what does not apply, keep this shard."""
-    if "FAIR_POOL_SHARD" in os.environ:
-        shard = int(os.environ["FAIR_POOL_SHARD"])
-        applying = [item for item in items if item.name not in DO_NOT_APPLY]
-        items[:] = applying[shard::SHARDS]
+    """In the child: drop what does not apply."""
+    if "FAIR_POOL_SURROUNDINGS" in os.environ:
+        items[:] = [item for item in items if item.name not in DO_NOT_APPLY]
 
 
-if "FAIR_POOL_SHARD" in os.environ:
+if "FAIR_POOL_SURROUNDINGS" in os.environ:
     _take_queue_pools_place()
 elif __name__ == "__main__":
     fetch()

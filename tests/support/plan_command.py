@@ -8,7 +8,7 @@ from loadgen.cli import cli
 
 
 def plan(*arguments):
-    return CliRunner().invoke(cli, ["plan", "--requests", "30000", *map(str, arguments)])
+    return CliRunner().invoke(cli, ["plan", "--requests", "5000", *map(str, arguments)])
 
 
 def planned(*arguments):

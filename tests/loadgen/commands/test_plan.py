@@ -187,7 +187,7 @@ def test_servers_share_rate_and_database(measured):
 
 
 def test_above_the_capacity_the_rest_times_out_or_is_shed(measured):
-    given_ = (measured, "--servers", 1, "--sizes", 1, "--rate", 150)
+    given_ = (measured, "--servers", 1, "--sizes", 1, "--rate", 150, "--requests", 30_000)
     timing_out = planned(*given_, "--timeout", 0.2, "--max-waiting", 1000)["sizes"][0]
     assert timing_out["shed"] == 0
     assert timing_out["timed_out"] == pytest.approx(1 / 3, abs=0.03)

@@ -50,7 +50,7 @@ def run_example(folder, place, *options, seconds, patience_s=100):
 @pytest.mark.parametrize("folder", SIX)
 def test_an_arrangement_is_compared(tmp_path, folder):
     place = tmp_path / "app"
-    done, found = run_example(folder, place, "--strategies", "own,fair", seconds=1)
+    done, found = run_example(folder, place, "--strategies", "own,fair", "--rounds", "1", seconds=1)
     assert list(found["strategies"]) == ["own", "fair"]
     sentence = found["answer"]["sentence"]
     assert sentence in done.stdout.replace("\n", " ") and "p99" in sentence

@@ -160,8 +160,7 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(start_process, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path, number, code):
+def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path):
     out = tmp_path / "out"
     process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", out])
     turns = set()
@@ -173,9 +172,9 @@ def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path, 
         return len(turns) > 1
 
     wait_until(the_first_has_been_measured, "the second turn has begun", 60)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in said
+    assert process.returncode == 143 and "Traceback" not in said
     assert json.loads((out / "summary.json").read_text())["partial"] is True
 
 
