@@ -29,7 +29,7 @@ lab: $(READY)
 	@$(BIN)/loadgen lab $(ARGS)
 
 # Where Python may not write bytecode, each process of pytest would rewrite the assertions of all files anew: 10 s of CPU.
-test test-slow test-long test-faults test-compose: export PYTHONDONTWRITEBYTECODE =
+check audit test test-slow test-long test-faults test-compose: export PYTHONDONTWRITEBYTECODE =
 
 # The browser's tests run in a process of their own: Playwright's event loop and gevent's may disturb each other at the end.
 test: $(READY_DEV)
@@ -122,7 +122,6 @@ export CAN_START
 # The stamp is written last, so that a set-up that was broken off is done again. Modules are compiled here, on all cores: pip
 # uses one, and a Python that may not write bytecode would compile the project's at every start: 0.2 s of CPU.
 INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-compile
-COMPILE := $(BIN)/python -m compileall -q -j 0
 $(READY):
 	@command -v $(PYTHON) >/dev/null || { echo 'poolbench needs Python 3.11 or newer ($(PYTHON) not found)' >&2; exit 1; }
 	@$(PYTHON) -c "$$CAN_START"
@@ -130,10 +129,9 @@ $(READY):
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(INSTALL) --require-hashes -r deploy/requirements.lock
 	@$(INSTALL) --no-build-isolation -e . -e ./poolbench
-	@$(COMPILE) .venv $(ROOMS)
+	@$(BIN)/python -m compileall -q -j 0 .venv $(ROOMS)
 	@touch $@
 
 $(READY_DEV): $(READY)
 	@$(INSTALL) --require-hashes -r deploy/requirements-dev.lock
-	@$(COMPILE) .venv
 	@touch $@

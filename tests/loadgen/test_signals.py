@@ -47,7 +47,9 @@ def test_while_a_command_reads_its_input(start, tmp_path, before, number):
             time.sleep(0.01)
     assert writer is not None, process.communicate()
     # A signal between Python's last look at signals and its read is heeded after the read only, which never ends here.
-    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "the command waits for its input")
+    wait_until(
+        lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "the command waits for its input"
+    )
     process.send_signal(number)
     try:
         out, told = process.communicate(timeout=60)
