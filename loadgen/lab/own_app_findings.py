@@ -333,7 +333,7 @@ def _cell(figure: ComparedFigure) -> Cell:
 def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better.
 
-    The best is "" where nothing was answered well.
+    The best is "" where nothing was answered well, and where most requests failed under every strategy.
     """
     base = min(results, key=lambda result: _REPLACED.index(result.strategy))
     unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
@@ -365,12 +365,30 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     sentences += [f"{name} answered nothing well" for name in unanswered]
     if base.strategy in unanswered and len(unanswered) < len(results):
         best = min((r for r in results if r.strategy not in unanswered), key=_tail)
+    if best is base and (failed := min(_failed_share(result) for result in results)) >= _MOST:
+        _, more = _of_all(len(results), failed)
+        text = f"No comparison is possible: {percent(failed)} of the requests{more} failed under every strategy."
+        return Text(" ".join([text, _too_much(results), *(f"{each}." for each in sentences)]), "warn"), ""
     if best is base:
         lead = f"No strategy is measurably better than {base.strategy} under this load: {_told(base)}."
     else:
         lead = f"Use {best.strategy}: {_told(best)}; {base.strategy}: {_told(base)}."
     text = f"{lead} {'. '.join(sentences)}." if sentences else lead
     return Text(text, "warn" if unanswered else "good"), best.strategy
+
+
+def _failed_share(result: OwnAppResult) -> float:
+    return failed_share(result.report.aggregate.counters)
+
+
+def _too_much(results: Sequence[OwnAppResult]) -> str:
+    """What to do where most requests failed, in a sentence."""
+    totals = [result.report.aggregate.counters for result in results]
+    failed = sum(total.get(names.REQUESTS, 0) - good_answers(total) for total in totals)
+    unanswered = sum(n for total in totals for name, n in total.items() if name.startswith(names.ERRORS))
+    if 2 * unanswered < failed:
+        return "Look at the servers' logs, and correct the script or lower its rate."
+    return "Most had no answer in the generator's time (`config.http.timeout` of the script): lower the script's rate."
 
 
 def _late(results: Sequence[OwnAppResult]) -> str:

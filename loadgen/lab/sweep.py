@@ -291,7 +291,8 @@ class _Sweeper:
         goals = self._options.goals
         for number, goal in enumerate(goals):
             left_s = self._options.max_seconds - (time.monotonic() - self._began_s)
-            self._curves.append(Curve(goal))
+            by_chance = self._script("http://127.0.0.1:1", goal.rate, 1).phases[0].poisson
+            self._curves.append(Curve(goal, by_chance=by_chance))
             self._search_one(goal, time.monotonic() + left_s / (len(goals) - number))
 
     def _search_one(self, goal: Goal, ends_s: float) -> None:
@@ -303,7 +304,8 @@ class _Sweeper:
                     self._curves[-1] = replace(self._curves[-1], ended="its time was up (--max-seconds)")
                     return
                 runs.setdefault(size, []).append(self._measure(size, goal.rate))
-                self._curves[-1] = Curve(goal, {size: tuple(some) for size, some in sorted(runs.items())})
+                ordered = {size: tuple(some) for size, some in sorted(runs.items())}
+                self._curves[-1] = replace(self._curves[-1], runs=ordered)
                 self._tell(runs[size][-1], len(runs[size]), estimates(runs)[size], goal)
 
     def _measure(self, size: int, rate: float) -> SizeRun:

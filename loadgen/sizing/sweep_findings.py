@@ -47,6 +47,8 @@ class Curve:
     runs: Runs = field(default_factory=dict)
     ended: str = ""
     """Why the search stopped early; empty if it did not."""
+    by_chance: bool = False
+    """Whether users arrive by chance (Poisson), rather than at even distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class SizeResult:
     needed_mb: float | None
     """Memory that the database needs with all connections open."""
 
+
+_FEW = 100
+"""Of fewer values, the p99 is the greatest."""
+_NO_WAIT_MS = 1.0
 
 _SIZE = Axis("connections kept by each server", "")
 _DRAWN: tuple[tuple[str, str, Axis, Callable[[SizeResult], float | None]], ...] = (
@@ -284,6 +290,15 @@ def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limi
         greatest = min(m for m in (limits.by_connections, limits.by_memory) if m is not None)
         why = "the limits allow" if found.size == greatest else "was asked for"
         yield f"That is the largest size that {why}: a larger one may be better."
+    fewest = min(run.requests for run in curve.runs[found.size])
+    if chosen.p99 is not None and fewest < _FEW:
+        yield f"The p99 of so few requests ({fewest}) is the time of the slowest one: give more --seconds."
+    waits = [run.wait_p99_ms for run in curve.runs[found.size] if run.wait_p99_ms is not None]
+    if not curve.by_chance and found.size == min(known) and waits and max(waits) < _NO_WAIT_MS:
+        yield (
+            f"No request waited for a connection, but users came exactly every {amount(1000 / goal.rate)} ms. Real ones come by"
+            " chance, several at a time, and may need more: try it with `mode: poisson` in the script's `config`."
+        )
     if curve.ended:
         yield f"The search stopped early: {curve.ended}."
 

@@ -25,10 +25,12 @@ BREAKDOWN_NAMES = {
     "pool": "pool wait",
     "connect": "connect",
     "db": "statements",
+    "held-cpu": "connection held: the worker's CPU",
+    "held-rest": "connection held: statements, waiting",
     "rest": "rest of server",
     "outside": "outside the service: waiting for a worker, network",
 }
-_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "outside": 7}
+_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "held-cpu": 5, "held-rest": 0, "rest": 2, "outside": 7}
 _QUANTILES: tuple[tuple[str, int], ...] = (("p50", 0), ("p95", 3), ("p99", 1))
 QUANTILE_KEYS = tuple(key for key, _ in _QUANTILES)
 _RATES: tuple[tuple[str, Callable[[Moment], float | None], int, Dash], ...] = (

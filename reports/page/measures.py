@@ -257,6 +257,8 @@ def breakdown(period: Period) -> list[TimeShare]:
 
     Means add up, where quantiles do not. Empty without `server.total`. A part that an answer does not name counts as 0 in
     its mean. Outside is the mean response time of all answers minus the mean total of those with a Server-Timing header.
+    Where the server reports the worker's CPU in a loan, `db` is the whole time that a connection was held: it is given as
+    `held-cpu` and `held-rest`.
     """
     whole, response = _sum_count(period, _TOTAL), _sum_count(period, names.RESPONSE_TIME)
     if whole is None:
@@ -267,7 +269,14 @@ def breakdown(period: Period) -> list[TimeShare]:
         if (found := _sum_count(period, names.SERVER + name)) is not None
     }
     total_ms = whole[0] / whole[1]
-    shares = [TimeShare(name, ms) for name, ms in parts.items()]
+    cpu = _sum_count(period, names.SERVER + "loan-cpu")
+    if cpu is None or "db" not in parts:
+        shares = [TimeShare(name, ms) for name, ms in parts.items()]
+    else:
+        held_ms = parts["db"]
+        cpu_ms = min(cpu[0] / whole[1], held_ms)
+        shares = [TimeShare(name, ms) for name, ms in parts.items() if name != "db"]
+        shares += [TimeShare("held-cpu", cpu_ms), TimeShare("held-rest", held_ms - cpu_ms)]
     shares.append(TimeShare("rest", max(0.0, total_ms - sum(parts.values()))))
     if response is not None:
         shares.append(TimeShare("outside", max(0.0, response[0] / response[1] - total_ms)))

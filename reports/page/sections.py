@@ -261,8 +261,8 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
     first = (Column("report"),) if len(reports) > 1 else ()
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
     lead = (
-        "Mean times, which add up to the mean response time. The service reports pool wait, connect, statements and its rest "
-        "in the Server-Timing header; what remains was spent outside it."
+        "Mean times, which add up to the mean response time. The service reports all but the last of them in "
+        "the Server-Timing header; what remains was spent outside it."
     )
     blocks: tuple[Block, ...] = (
         *_mostly_outside(reports),

@@ -267,6 +267,22 @@ def test_the_greatest_size_says_that_a_greater_one_may_be_better():
     assert "largest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
 
 
+@pytest.mark.parametrize(
+    ("wait_ms", "by_chance", "doubtful"), [(0.1, False, True), (0.1, True, False), (30.0, False, False)]
+)
+def test_a_size_that_users_at_even_distances_never_waited_for_is_doubtful(wait_ms, by_chance, doubtful):
+    runs = {size: [replace(one(size, 10.0, 5.0), wait_p99_ms=wait_ms)] * 3 for size in (1, 2)}
+    text = sentence(Curve(Goal(10.0, 50.0), runs, by_chance=by_chance), SizeLimits(1, 100))
+    assert ("users came exactly every 100 ms" in text and "`mode: poisson`" in text) == doubtful
+
+
+@pytest.mark.parametrize(("requests", "doubtful"), [(9, True), (100, False)])
+def test_a_p99_of_fewer_than_a_hundred_requests_is_told_to_be_the_slowest(requests, doubtful):
+    runs = {size: [replace(one(size, 10.0, 5.0), requests=requests)] * 3 for size in (1, 2)}
+    text = sentence(Curve(Goal(10.0, 50.0), runs), SizeLimits(1, 100))
+    assert (f"The p99 of so few requests ({requests}) is the time of the slowest one" in text) == doubtful
+
+
 def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):
     document = json.loads(written(sweep_page(found), "json"))
     assert document["curves"][0]["answer"] == {"size": 6, "best": 6, "reason": "meets the target"}

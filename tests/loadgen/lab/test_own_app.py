@@ -191,6 +191,24 @@ def test_strategies_under_which_the_requests_were_refused_are_not_compared():
     assert "no pool causes" not in written(own_app_page(GIVEN, results, [], None, partial=False), "text")
 
 
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ({"errors.ERR_SOCKET_TIMEOUT": 30}, "lower the script's rate"),
+        ({"http.codes.503": 30}, "Look at the servers' logs"),
+    ],
+)
+def test_strategies_under_which_most_requests_failed_are_not_compared(kinds, told):
+    failed = answered({"http.codes.200": 10, **kinds})
+    page = own_app_page(GIVEN, [OwnAppResult(name, failed) for name in ("own", "fair")], [], None, partial=False)
+    text = " ".join(written(page, "text").split())
+    assert page.title.startswith("No comparison is possible: 75 % of the requests or more failed under every strategy.")
+    assert told in text and "plugin=poolbench" not in text
+    # Under one of them, most succeed.
+    results = [OwnAppResult("own", failed), OwnAppResult("fair", answered({"http.codes.200": 40}))]
+    assert "No comparison" not in own_app_page(GIVEN, results, [], None, partial=False).title
+
+
 def test_the_refusals_of_a_single_run_are_told_from_a_twentieth_of_its_requests_on():
     told = refusal([Report(Period(0, {"http.requests": 40, "http.codes.429": 4}))])
     assert told.startswith("10 % of the requests were answered with a status of 4xx") and "a limit on requests" in told

@@ -216,6 +216,16 @@ def test_parts_of_the_time_add_up_to_the_mean_response_time():
     assert next(s.ms for s in shares if s.name == "rest") == pytest.approx(0.5)
 
 
+def test_a_held_connection_is_split_where_the_workers_cpu_is_known():
+    total = report(1).aggregate
+    held = total.sketches["server.db"]
+    cpu = type(held).of([held.mean / 4] * held.count)
+    found = type(total)(0, total.counters, total.rates, total.summaries, {**total.sketches, "server.loan-cpu": cpu})
+    shares = {s.name: s.ms for s in breakdown(found)}
+    assert "db" not in shares and shares["held-rest"] == pytest.approx(3 * shares["held-cpu"], rel=0.03)
+    assert sum(shares.values()) == pytest.approx(total.sketches[names.RESPONSE_TIME].mean)
+
+
 def test_endpoints_are_told_from_other_metrics_by_their_counters():
     """A prefix that the script has set itself, an endpoint whose name holds a mark, and a metric that is no endpoint."""
     times = ("plugins.metrics-by-endpoint.response_time./a", "mine.response_time./b", "http.response_time.2xx")
