@@ -14,10 +14,10 @@ from tests.wsgi.test_server import FLASK_RUN
 
 pytestmark = pytest.mark.slow
 
-LISTENS_WITHIN_S = 8.0
+LISTENS_WITHIN_S = 12.0
 """START_S, and what loading the program takes on a busy machine."""
-ANSWERS_WITHIN_S = 7.0
-"""Opening a connection takes 5 s at most, waiting for a lock 2 s."""
+ANSWERS_WITHIN_S = 10.0
+"""Opening a connection takes 5 s at most, waiting for a lock 2 s, and a busy machine some more."""
 COMMANDS = pytest.mark.parametrize("command", [FLASK_RUN, GUNICORN], ids=["flask", "gunicorn"])
 
 
