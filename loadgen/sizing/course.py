@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Literal
 
@@ -109,6 +109,11 @@ class SharedCores:
         self.now_s = at_s
         self.work_s, number = heappop(self.busy)
         return number
+
+    def drop(self, number: int) -> None:
+        """Break off a piece of work."""
+        self.busy = [each for each in self.busy if each[1] != number]
+        heapify(self.busy)
 
     def begin(self, number: int, work_s: float) -> None:
         """Begin a piece of work that takes so long when it has a core to itself."""
