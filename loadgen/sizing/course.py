@@ -110,10 +110,12 @@ class SharedCores:
         self.work_s, number = heappop(self.busy)
         return number
 
-    def drop(self, number: int) -> None:
-        """Break off a piece of work."""
+    def drop(self, number: int) -> float:
+        """Break off a piece of work, and return how much of it is left."""
+        left_s = next(until_s for until_s, each in self.busy if each == number) - self.work_s
         self.busy = [each for each in self.busy if each[1] != number]
         heapify(self.busy)
+        return left_s
 
     def begin(self, number: int, work_s: float) -> None:
         """Begin a piece of work that takes so long when it has a core to itself."""

@@ -47,8 +47,8 @@ class _Worker:
     """When the turn on the CPU began, or several of them at once."""
     ahead: int = 0
     """Where it is not 0, so many whole turns of `turn_s` of the requests that compute, in their order, count as one turn."""
-    alone_until_s: float = 0.0
-    """Where it is not 0, the work on the CPU is done in one turn until then, unless another request comes and interrupts it."""
+    alone: bool = False
+    """Whether the work on the CPU is done in one turn, unless another request comes and interrupts it."""
     woken: deque[tuple[int, int, float]] = field(default_factory=deque)
     """Of an event loop: pieces of work that come before events which it has not asked for yet."""
     polled: list[tuple[int, int, float]] = field(default_factory=list)
@@ -106,8 +106,7 @@ class WorkersCourse(SimulationCourse):
         self._computing = 0
         # Turns on the CPUs, by server.
         self._turns = SharedCores(arrangement.cores)
-        # Turns between which nothing else happens are counted as one where each takes the time of its work.
-        self._skips = self._turn_s < inf and arrangement.cores >= arrangement.servers
+        # How many were begun; those between which nothing else happens count as one.
         self.turns = 0
         self._to_connect_s = [0.0] * len(arrived_s)
         self._granted = bytearray(len(arrived_s))
@@ -193,7 +192,7 @@ class WorkersCourse(SimulationCourse):
         elif woken and self._is_loop:
             worker.woken.append((request, stage, work_s))
         else:
-            if worker.ahead or worker.alone_until_s:
+            if worker.ahead or worker.alone:
                 self._break_off(server, now_s)
             self._wait_for_cpu(worker, (request, stage, work_s), now_s)
 
@@ -216,14 +215,14 @@ class WorkersCourse(SimulationCourse):
         worker.began_s = now_s
         turn_s = min(work_s, self._turn_s)
         if worker.since_s:
-            if self._skips and worker.since_s[-1] == worker.switched_s == now_s:
+            if worker.since_s[-1] == worker.switched_s == now_s:
                 # All take turns of equal length now, as each is interrupted by the one that was interrupted before.
                 worker.ahead = self._whole_turns(worker, work_s)
                 turn_s = self._turn_s * worker.ahead or turn_s
             else:
                 turn_s = max(0.0, min(turn_s, self._interrupts_s(worker) - now_s))
-        elif self._skips:
-            worker.alone_until_s, turn_s = now_s + work_s, work_s
+        elif self._turn_s < inf:
+            worker.alone, turn_s = True, work_s
         worker.running = (request, stage, work_s if worker.ahead else work_s - turn_s)
         self._computing += 1
         if stage == _IN_FIRST and not self._granted[request]:
@@ -245,46 +244,46 @@ class WorkersCourse(SimulationCourse):
             least = min(least, max(0, ceil(left_s / turn_s - 1)) * number + place)
         return least
 
-    def _pass_turns(self, worker: _Worker, passed: int) -> None:
-        """Pass so many turns of those that count as one: they have been done, and the next request is about to begin its own."""
+    def _pass_turns(self, worker: _Worker, passed: int, each_s: float) -> None:
+        """Pass so many of the turns that count as one, which took `each_s`; the next request is about to begin its own."""
         assert worker.running is not None  # noqa: S101
         turn_s, pieces, since_s = self._turn_s, deque((worker.running, *worker.work)), worker.since_s
-        rounds, begun = divmod(passed, len(pieces))
+        rounds, more = divmod(passed, len(pieces))
         for place, (request, stage, left_s) in enumerate(pieces):
-            pieces[place] = (request, stage, left_s - turn_s * (rounds + (place < begun)))
-        pieces.rotate(-begun)
-        # Each of them waits since its last turn, and those without one for as long as before.
+            pieces[place] = (request, stage, left_s - turn_s * (rounds + (place < more)))
+        pieces.rotate(-more)
+        # Each waits since the end of its last turn.
         for number in range(max(0, passed - len(since_s)), passed):
             since_s.popleft()
-            since_s.append(worker.began_s + turn_s * (number + 1))
+            since_s.append(worker.began_s + each_s * (number + 1))
         worker.running, worker.work = pieces.popleft(), pieces
-        worker.began_s = worker.switched_s = worker.began_s + turn_s * passed
+        worker.began_s = worker.switched_s = worker.began_s + each_s * passed
         worker.ahead = 0
 
     def _break_off(self, server: int, now_s: float) -> None:
-        """Let the turn on the CPU end where it would if it had been known that another request comes now."""
-        worker = self._workers[server]
+        """End the turn on the CPU when it would have ended had it been known that another request comes now."""
+        worker, turn_s, left_s = self._workers[server], self._turn_s, self._turns.drop(server)
         assert worker.running is not None  # noqa: S101
-        turn_s = self._turn_s
+        request, stage, after_s = worker.running
         if worker.ahead:
-            self._pass_turns(worker, min(worker.ahead - 1, int((now_s - worker.began_s) / turn_s + _SAME)))
-            request, stage, work_s = worker.running
-            rest_s = worker.began_s + turn_s - now_s
-            worker.running = (request, stage, work_s - turn_s)
+            done = worker.ahead - left_s / turn_s
+            passed = max(0, min(worker.ahead - 1, int(done + _SAME)))
+            # With all cores busy, a turn lasts longer than the work that is done in it.
+            is_slow = self._turns.full_at < len(self._workers) and done > 0
+            self._pass_turns(worker, passed, (now_s - worker.began_s) / done if is_slow else turn_s)
+            (request, stage, work_s), rest_s = worker.running, turn_s * (passed + 1 - done)
+            after_s = work_s - turn_s
         else:
-            request, stage, _ = worker.running
-            left_s = worker.alone_until_s - now_s
             rest_s = min(turn_s, left_s)
-            worker.running = (request, stage, left_s - rest_s)
-            worker.alone_until_s = 0.0
-        self._turns.drop(server)
+            after_s, worker.alone = left_s - rest_s, False
+        worker.running = (request, stage, after_s)
         self._turns.begin(server, max(0.0, rest_s))
 
     def _end_turn(self, server: int, now_s: float) -> None:
         worker = self._workers[server]
         assert worker.running is not None  # noqa: S101
         if worker.ahead:
-            self._pass_turns(worker, worker.ahead)
+            self._pass_turns(worker, worker.ahead, (now_s - worker.began_s) / worker.ahead)
             piece = worker.running
             worker.running = None
             worker.switched_s = worker.since_s[-1] = now_s
@@ -292,7 +291,7 @@ class WorkersCourse(SimulationCourse):
             self._begin_turn(server, piece, now_s)
             return
         request, stage, left_s = worker.running
-        worker.running, worker.alone_until_s = None, 0.0
+        worker.running, worker.alone = None, False
         self._computing -= 1
         if left_s <= 0:
             self._after(request, stage, now_s)
