@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from reports.cli import BadInput, FiniteRange, check_output, output_options, ref
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
-    from loadgen.sizing.predict import Question
+    from loadgen.sizing.predict import Prediction, Question
     from reports.blocks import Page
 
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
@@ -132,9 +133,8 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
 @click.option(
     "--requests",
     type=click.IntRange(100, 10**7),
-    default=100_000,
-    show_default=True,
-    help="Requests to simulate for each size.",
+    help="Requests to simulate for each size; fewer give a quicker answer, and a larger error of the simulation (default: as many"
+    " as about 10 s of CPU allow, up to 100000).",
 )
 @click.option(
     "--seed",
@@ -177,13 +177,28 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
         measured = workload(given_report)
         cautions = grounds(given_report, measured, given["measured_servers"] or given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
-        found = list(predict(question))
+        found = [*_told(predict(question), question.sizes)]
     except ReportError as error:
         raise refused(error if str(error).startswith(report) else ReportError(f"{report}: {error}")) from None
     page = plan_page(question, found, report, explain=explain)
+    _tell("")
     show(_with_cautions(page, cautions) if cautions else page, style, output)
     for doubt in (*cautions, *page.data["warnings"]):
         click.echo(f"Warning: {doubt}", err=True)
+
+
+def _told(predictions: Iterator[Prediction], sizes: tuple[int, ...]) -> Iterator[Prediction]:
+    """The predictions for the sizes; on a terminal, stderr shows which one is being made."""
+    for number, size in enumerate(sizes, 1):
+        _tell(f"simulating a pool of {size} ({number} of {len(sizes)})")
+        yield next(predictions)
+    _tell("simulating what to change first")
+
+
+def _tell(doing: str) -> None:
+    """Show on a terminal what is being done, in the place of what was before."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{doing}", err=True, nl=False)
 
 
 def _wake_s(measured: MeasuredWorkload) -> float:
@@ -231,7 +246,7 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
     """Make the question from the options. Raises BadInput for options that do not go together."""
     from loadgen.sizing.course import Arrangement
-    from loadgen.sizing.predict import Question, with_db_cores
+    from loadgen.sizing.predict import Question, affordable_requests, with_db_cores
 
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:
@@ -262,7 +277,8 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         connect_s=None if connect_ms is None else connect_ms / 1000,
         measured_servers=given["measured_servers"],
         p99_ms=given["p99_ms"],
-        requests=given["requests"],
         seed=given["seed"],
     )
-    return with_db_cores(question, given["db_cores"], cpu_ms) if given["db_cores"] else question
+    if given["db_cores"]:
+        question = with_db_cores(question, given["db_cores"], cpu_ms)
+    return replace(question, requests=given["requests"] or affordable_requests(question))

@@ -14,7 +14,8 @@ from loadgen.sizing.predict import (
     Prediction,
     Question,
     doubts,
-    limits_per_s,
+    grows,
+    overloaded,
     partings,
     recommended,
 )
@@ -41,9 +42,12 @@ from reports.page.charts import TIME
 _MOST_LOST = 0.05
 """Share of requests that may be refused or give up where a size is said to keep up."""
 
+_RESPONSE = "response p99"
+_OVERLOADED = "overloaded"
+"""In place of response times that only tell how long the overload has lasted."""
 _SIZE = Axis("pool size of each server", "")
 _DRAWN: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
-    ("response p99", lambda each: each.response_p99_ms),
+    (_RESPONSE, lambda each: each.response_p99_ms),
     ("wait p99", lambda each: each.wait_p99_ms),
     ("wait p50", lambda each: each.wait_p50_ms),
 )
@@ -60,10 +64,10 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
     blocks: list[Block] = [
         Text(_advice(question, found), "good" if best is not None and _keeps_up(question, best) else "warn"),
         Text(f"To change first: {change}. {reason[:1].upper()}{reason[1:]}."),
-        _table("sizes-predicted", "Each pool size", _HEADINGS, _rows(found)),
-        Charts((_chart(found),)),
+        _table("sizes-predicted", "Each pool size", _HEADINGS, _rows(question, found)),
+        Charts((_chart(question, found),)),
         *(Text(premise) for premise in _premises(question, name)),
-        Text(_own_error(found)),
+        Text(_own_error(question, found)),
     ]
     if warnings := doubts(question, found):
         blocks.append(Items(tuple(Text(f"Doubtful: {warning}.") for warning in warnings)))
@@ -94,16 +98,19 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
         "reason": reason,
         "warnings": warnings,
     }
-    sizes = [asdict(each) | {"partings": partings(question, each)} for each in found]
+    sizes = [
+        asdict(each) | {"overloaded": grows(question, each), "partings": partings(question, each)} for each in found
+    ]
     section = Section("sizes", "Predicted for each pool size", tuple(blocks), menu="Sizes", data=sizes)
     return Page("How big should the pool be?", f"predicted from {name}", (section,), data)
 
 
-def _chart(found: Sequence[Prediction]) -> Chart:
+def _chart(question: Question, found: Sequence[Prediction]) -> Chart:
     sizes = tuple(float(each.size) for each in found)
     series = tuple(
         Series(label, sizes, tuple(y if isfinite(y) else None for y in map(figure, found)), colour)
         for colour, (label, figure) in enumerate(_DRAWN)
+        if label != _RESPONSE or not any(grows(question, each) for each in found)
     )
     return Chart("times", "Times by pool size", "line", _SIZE, TIME, series)
 
@@ -138,13 +145,13 @@ def _premises(question: Question, name: str) -> Iterator[str]:
         yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of {when}."
 
 
-def _own_error(found: Sequence[Prediction]) -> str:
+def _own_error(question: Question, found: Sequence[Prediction]) -> str:
     """The largest error that the simulation itself leaves, in a sentence."""
     waits, tails = ([getattr(each, name) for each in found] for name in ("wait_mean_error_ms", "response_p99_error_ms"))
     wait_ms, tail_ms = (max((e for e in errors if isfinite(e)), default=None) for errors in (waits, tails))
+    tail = "" if any(grows(question, each) for each in found) else f" and {_ms(tail_ms)} ms in the response p99"
     return (
-        f"The simulation's own error is at most {_ms(wait_ms)} ms in the mean wait and {_ms(tail_ms)} ms in the response p99"
-        " (95 %, from ten parts of it)."
+        f"The simulation's own error is at most {_ms(wait_ms)} ms in the mean wait{tail} (95 %, from ten parts of it)."
     )
 
 
@@ -175,9 +182,9 @@ _ORDERS = {
 }
 
 
-def _rows(found: Sequence[Prediction]) -> list[tuple[str, ...]]:
+def _rows(question: Question, found: Sequence[Prediction]) -> list[tuple[str, ...]]:
     """A row for each size; sizes one after the other that do equally well share one, such as "10 to 40"."""
-    rows = [_row(each) for each in found]
+    rows = [_row(question, each) for each in found]
     shown = []
     for _, some in groupby(rows, lambda row: (row[_ALIKE], row[7:10])):
         first, *_, last = [*some] * 2
@@ -186,7 +193,7 @@ def _rows(found: Sequence[Prediction]) -> list[tuple[str, ...]]:
     return shown
 
 
-def _row(found: Prediction) -> tuple[str, ...]:
+def _row(question: Question, found: Prediction) -> tuple[str, ...]:
     return (
         str(found.size),
         "no limit" if found.connections is None else str(found.connections),
@@ -197,7 +204,7 @@ def _row(found: Prediction) -> tuple[str, ...]:
         "" if found.connections is None else f"{found.utilisation:.0%}",
         f"{found.throughput_per_s:.1f}",
         _ms(found.hold_mean_ms),
-        _ms(found.response_p99_ms),
+        _OVERLOADED if grows(question, found) else _ms(found.response_p99_ms),
         "" if found.cpu_busy is None else f"{found.cpu_busy:.0%}",
         "" if found.db_busy is None else f"{found.db_busy:.0%}",
     )
@@ -223,34 +230,29 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     if best is None:
         return f"No size is {target}."
     connections = "" if best.connections is None else f" ({best.connections} connections in all)"
+    pool, told = f"a pool of {best.size} for each server{connections}", _outcome(question, best)
     if not _keeps_up(question, best):
-        return f"No size keeps up. With a pool of {best.size} for each server{connections}, as good as any: {_outcome(best)}."
-    use = (
-        f"Use a pool of {best.size} for each server{connections}: the smallest size that is {target}. {_outcome(best)}."
-    )
+        return f"No size keeps up. With {pool}, as good as any: {told}."
+    use = f"Use {pool}: the smallest size that is {target}. {told}."
     smaller = max((each for each in found if each.size < best.size), key=lambda each: each.size, default=None)
-    return use if smaller is None else f"{use} With {smaller.size}: {_outcome(smaller)}."
+    return use if smaller is None else f"{use} With {smaller.size}: {_outcome(question, smaller)}."
 
 
 def _keeps_up(question: Question, found: Prediction) -> bool:
-    """Whether few requests are lost, and the workers' CPU and places and the database's cores are enough.
-
-    If they are not, the queue grows as long as the load lasts. It does so before too few connections, too, but requests that
-    wait for one are lost in the end.
-    """
-    limits = limits_per_s(question, question.of_size(found.size))
-    is_enough = all(question.rate_per_s < limit for part, limit in limits.items() if part != "connections")
-    return found.lost <= _MOST_LOST and is_enough
+    """Whether few requests are lost, and the workers' CPU and places and the database's cores are enough."""
+    return found.lost <= _MOST_LOST and not overloaded(question)
 
 
-def _outcome(found: Prediction) -> str:
+def _outcome(question: Question, found: Prediction) -> str:
     """What becomes of requests at one size: the p99, and those that are refused or give up."""
+    is_growing = grows(question, found)
+    times = "the queue grows as long as the load lasts" if is_growing else f"p99 {_ms(found.response_p99_ms)} ms"
     lost = [
         f"{percent(share)} {word}"
         for share, word in ((found.shed, "refused"), (found.timed_out, "gave up waiting"))
         if share
     ]
-    return ", ".join([f"p99 {_ms(found.response_p99_ms)} ms", *(lost or ["none refused"])])
+    return ", ".join([times, *(lost or ["none refused"])])
 
 
 def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Block]:

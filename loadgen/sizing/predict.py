@@ -51,6 +51,14 @@ _REPLAYED, _REPLAYS = 5000, 3
 """Requests of a simulation of the measured run, and how often it is simulated."""
 _AMPLE = 1000
 """Connections for which no request has to wait."""
+_LEAST_REQUESTS, _MOST_REQUESTS = 1000, 100_000
+_MOST_STEPS = 200_000
+"""What a plan simulates altogether, unless it is told how much: about 10 s of CPU. A step is a request of workers that take no
+turns."""
+_STEPS_OF_POOL, _STEPS_OF_TURNS = 0.1, 2.5
+"""The same for a request of servers without CPU, and for one of threads that interrupt each other's work."""
+_TRIES = 6
+"""Simulations of at most `TRIED` requests, beside one for each size: for what to change first, and for doubts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +234,42 @@ def _replayed(workload: MeasuredWorkload, run: Arrangement, seed: int) -> tuple[
         if elsewhere_s.any():
             elsewhere_s *= max(0.0, left_s) / elsewhere_s.mean()
     return below, elsewhere_s
+
+
+def overloaded(question: Question) -> bool:
+    """Whether the workers' CPU, their places or the database's cores are too few, whatever the size.
+
+    The queue grows as long as the load lasts then. It does so before too few connections, too, but requests that wait for one
+    are lost in the end.
+    """
+    limits = limits_per_s(question, question.arrangement)
+    return any(question.rate_per_s >= limit for part, limit in limits.items() if part != "connections")
+
+
+def affordable_requests(question: Question) -> int:
+    """How many requests to simulate for each size so that a plan takes no more than about 10 s of CPU: at least 1000.
+
+    Where the workers are overloaded, a few show as much as many: more of them would not settle the queue.
+    """
+    cpu, sizes, turn_s = question.workload.cpu, len(question.sizes), question.arrangement.turn_s
+    steps = _MOST_STEPS / (_STEPS_OF_POOL if cpu is None else _STEPS_OF_TURNS if cpu.mean_ms > turn_s * 1000 else 1)
+    replayed = 0 if cpu is None else _REPLAYS * _REPLAYED
+    few = (steps - replayed) / (2 * sizes + _TRIES + 1)
+    many = (steps - replayed - TRIED * (sizes + _TRIES)) / (sizes + 1)
+    most = _MOST_REQUESTS
+    if cpu is not None and overloaded(question):
+        # No request is lost before the queue is as long as the timeout.
+        most = int(min(most, max(TRIED, 2 * _WARM_UP_TIMEOUTS * question.arrangement.timeout_s * question.rate_per_s)))
+    return max(_LEAST_REQUESTS, min(most, int(few if few < TRIED else many) // 1000 * 1000))
+
+
+def grows(question: Question, found: Prediction) -> bool:
+    """Whether the queue of a size grows as long as the load lasts, so that its response times only tell how long that was.
+
+    If the workers are overloaded, it may still be the refused requests that keep the queue short.
+    """
+    kept = (1 - found.lost) * question.rate_per_s
+    return overloaded(question) and (found.lost <= _LOST or found.throughput_per_s < (1 - LOST_ALIKE) * kept)
 
 
 def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
@@ -451,7 +495,7 @@ def doubts(question: Question, found: Sequence[Prediction]) -> list[str]:
 def uneven(question: Question, found: Prediction) -> str | None:
     """What becomes of a size if the kernel always wakes the first idle worker, in a sentence; None if that hardly matters."""
     arrangement = question.arrangement
-    if question.workload.cpu is None or arrangement.servers == 1 or arrangement.slots == 1:
+    if question.workload.cpu is None or arrangement.servers == 1 or arrangement.slots == 1 or overloaded(question):
         return None
     asked = replace(question, sizes=(found.size,), requests=min(question.requests, TRIED))
     made = requests(asked)

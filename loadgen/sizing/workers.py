@@ -233,7 +233,7 @@ class WorkersCourse(SimulationCourse):
         self._turns.begin(server, turn_s)
 
     def _whole_turns(self, worker: _Worker, work_s: float) -> int:
-        """How many turns pass until a request ends its piece of work, if no other one comes; 0 if one of them has yet to begin."""
+        """How many turns pass until a piece of work ends if no other request comes; 0 if one in a loan has yet to begin."""
         turn_s, number = self._turn_s, len(worker.work) + 1
         if work_s <= turn_s:
             return 0
@@ -284,11 +284,10 @@ class WorkersCourse(SimulationCourse):
         assert worker.running is not None  # noqa: S101
         if worker.ahead:
             self._pass_turns(worker, worker.ahead, (now_s - worker.began_s) / worker.ahead)
-            piece = worker.running
-            worker.running = None
+            on_cpu, worker.running = worker.running, None
             worker.switched_s = worker.since_s[-1] = now_s
             self._computing -= 1
-            self._begin_turn(server, piece, now_s)
+            self._begin_turn(server, on_cpu, now_s)
             return
         request, stage, left_s = worker.running
         worker.running, worker.alone = None, False
