@@ -195,9 +195,14 @@ def _told(predictions: Iterator[Prediction], sizes: tuple[int, ...]) -> Iterator
     _tell("simulating what to change first")
 
 
+def is_watched() -> bool:
+    """Whether stderr is a terminal."""
+    return sys.stderr.isatty()
+
+
 def _tell(doing: str) -> None:
     """Show on a terminal what is being done, in the place of what was before."""
-    if sys.stderr.isatty():
+    if is_watched():
         click.echo(f"\r\x1b[K{doing}", err=True, nl=False)
 
 

@@ -227,6 +227,8 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
         if question.p99_ms is None
         else f"within a p99 of {decimal(question.p99_ms)} ms, at most 0.1 % lost"
     )
+    if best is None and question.p99_ms is None:
+        return "No size keeps up: hardly any request is answered while the load lasts."
     if best is None:
         return f"No size is {target}."
     connections = "" if best.connections is None else f" ({best.connections} connections in all)"

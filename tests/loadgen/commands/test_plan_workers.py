@@ -1,5 +1,7 @@
 """`loadgen plan` where the report tells the worker's CPU: what is predicted, what is advised, and what is refused."""
 
+import json
+import re
 import time
 from dataclasses import replace
 
@@ -8,11 +10,13 @@ import pytest
 
 from loadgen.sizing.course import Arrangement
 from loadgen.sizing.measured import workload
-from loadgen.sizing.predict import Question, requests
+from loadgen.sizing.plan_findings import plan_page
+from loadgen.sizing.predict import Question, affordable_requests, grows, predict, requests
 from loadgen.sizing.simulate import CpuTimes, simulate
 from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Report
 from reports.sketch import Sketch
+from reports.writers.output import written
 from tests.support.plan_command import plan, planned
 
 
@@ -289,3 +293,71 @@ def test_a_run_that_was_late_queued_or_failed_predicts_nothing(tmp_path, run, sa
     assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"Error: {path}: no plan can be made from this run") and says in line
+
+
+WORKERS = {"gevent": {}, "gthread": {"slots": 8, "turn_s": 0.005}, "sync": {"slots": 1}}
+
+
+@pytest.mark.parametrize("rate_per_s", [3.0, 600.0], ids=["calm", "overloaded"])
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize("sizes", [(5,), (2, 5, 10, 20, 40), tuple(range(1, 41))], ids=len)
+def test_a_plan_simulates_no_more_requests_than_it_has_time_for(heavy, sizes, worker, rate_per_s):
+    asked = Question(heavy, Arrangement(servers=2, **WORKERS[worker]), sizes, rate_per_s, 1.0)
+    requests_ = affordable_requests(asked)
+    assert 1000 <= requests_ <= 100_000
+    altogether = len(sizes) * (requests_ + min(requests_, 10_000)) + 6 * min(requests_, 10_000) + requests_ + 15_000
+    assert altogether <= (80_000 if worker == "gthread" and len(sizes) < 40 else 200_000)
+
+
+def test_a_plan_of_pools_alone_simulates_as_many_requests_as_ever(heavy):
+    for number in (1, 5, 15):
+        asked = Question(replace(heavy, cpu=None), Arrangement(), tuple(range(1, number + 1)), 20.0, 1.0)
+        assert affordable_requests(asked) == 100_000
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory):
+    """The workload of requests that compute for 250 ms each."""
+    path = computing(tmp_path_factory.mktemp("heavy"), cpu_ms=250.0, loan_cpu_ms=200.0, rate=1)
+    return workload(from_json(path.read_text()))
+
+
+def test_an_overload_is_called_one_in_place_of_times_that_tell_only_how_long_it_was(heavy):
+    asked = Question(heavy, Arrangement(servers=2, slots=1), (5, 40), 40.0, 1.0, requests=300)
+    page = plan_page(asked, list(predict(asked)), "measured.json")
+    for style in ("text", "markdown", "html"):
+        text = written(page, style)
+        assert "as good as any: the queue grows as long as the load lasts, none refused." in text
+        assert re.search(r"5 to 40\b.*\boverloaded\b", text, re.DOTALL)
+        assert "ms in the mean wait (95 %" in text
+        assert not re.search(r"p99 \d{4,} ms|\b\d{6,} ms", text)
+    assert [size["overloaded"] for size in json.loads(written(page, "json"))["sizes"]] == [True, True]
+    short = replace(asked, rate_per_s=1e6)
+    assert written(plan_page(short, list(predict(short)), "measured.json"), "text").startswith(
+        "No size keeps up: hardly "
+    )
+    calm = replace(asked, rate_per_s=2.0)
+    assert "overloaded" not in written(plan_page(calm, list(predict(calm)), "measured.json"), "text")
+
+
+def test_a_queue_that_refused_requests_keep_short_does_not_grow(heavy):
+    asked = Question(heavy, Arrangement(servers=1), (2,), 10.0, 1.0, requests=1000)
+    (found,) = predict(asked)
+    answered = {"throughput_per_s": 4.0, "timed_out": 0.0}
+    assert not grows(asked, replace(found, shed=0.6, **answered))
+    assert grows(asked, replace(found, shed=0.2, **answered))
+    assert grows(asked, replace(found, shed=0.0, **answered))
+
+
+def test_a_terminal_is_told_which_size_is_being_simulated(tmp_path, monkeypatch):
+    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5)
+    given_ = (path, "--sizes", "2,4", "--requests", 100)
+    assert plan(*given_).stderr == ""
+    monkeypatch.setattr("loadgen.commands.plan.is_watched", lambda: True)
+    told = plan(*given_, "--format", "json")
+    assert [line for line in told.stderr.split("\r") if line] == [
+        "simulating a pool of 2 (1 of 2)",
+        "simulating a pool of 4 (2 of 2)",
+        "simulating what to change first",
+    ]
+    assert json.loads(told.stdout)["sizes"]

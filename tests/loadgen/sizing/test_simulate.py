@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from loadgen.sizing import queueing
 from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
 from loadgen.sizing.simulate import CpuTimes, arrivals, busy_rate_per_s, quantile, simulate
+from loadgen.sizing.workers import WorkersCourse
 
 REPLICATIONS = 10
 
@@ -559,3 +560,38 @@ def test_with_workers_every_request_ends_and_its_instants_are_in_order(
     assert np.all(found.granted_s >= found.asked_s)
     assert np.all(found.ended_s >= found.granted_s)
     assert np.all(found.done_s[served] >= found.ended_s[served])
+
+
+class OneByOne(WorkersCourse):
+    """Simulates each turn of several requests, whether anything else happens or not."""
+
+    def _whole_turns(self, _worker, _work_s):
+        return 0
+
+
+def in_turns(kind, cpu_s, *, load=0.8, cores=inf, count=100):
+    """A simulation of two servers of eight threads whose requests need so much of the CPU on average."""
+    rng = np.random.default_rng(11)
+    arrived = arrivals(2 * load / cpu_s, count, rng).tolist()
+    hold, inside, outside = (rng.exponential(mean_s, count).tolist() for mean_s in (0.05, cpu_s / 2, cpu_s / 2))
+    arrangement = Arrangement(2, 5, timeout_s=5.0, slots=8, turn_s=0.005, statements=2, cores=cores)
+    course = kind(arrangement, arrived, hold, [0.01] * count, inside, outside, 0.3)
+    course.run(rng.integers(2, size=count).tolist())
+    return course
+
+
+@pytest.mark.parametrize("load", [0.7, 2.0])
+@pytest.mark.parametrize("cpu_s", [0.004, 0.03, 0.25])
+def test_turns_that_count_as_one_end_as_if_each_was_simulated(cpu_s, load):
+    together, each = (in_turns(kind, cpu_s, load=load) for kind in (WorkersCourse, OneByOne))
+    for name in ("asked_s", "granted_s", "ended_s", "done_s"):
+        assert getattr(together, name) == pytest.approx(getattr(each, name), abs=1e-6)
+    assert together.fates == each.fates
+
+
+@pytest.mark.parametrize("load", [0.7, 2.0, 100.0])
+@pytest.mark.parametrize("cores", [inf, 1])
+def test_turns_are_as_few_for_requests_that_compute_for_long(load, cores):
+    of_long = in_turns(WorkersCourse, 2.5, load=load, cores=cores).turns
+    assert of_long < 25 * 100 < in_turns(OneByOne, 2.5, load=load, cores=cores).turns
+    assert of_long < 1.5 * in_turns(WorkersCourse, 0.25, load=load, cores=cores).turns
