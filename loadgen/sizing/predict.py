@@ -40,6 +40,7 @@ LOST_ALIKE = 0.01
 WORSE = 0.1
 _WARM_UP = 0.1
 _WARM_UP_TIMEOUTS = 3
+_BEFORE_IDLE = 0.9
 _PARTS = 10
 # Student's t for nine degrees of freedom, 95 %.
 _T_OF_TEN = 2.262
@@ -52,10 +53,10 @@ _REPLAYED, _REPLAYS = 5000, 3
 _AMPLE = 1000
 """Connections for which no request has to wait."""
 _LEAST_REQUESTS, _MOST_REQUESTS = 1000, 100_000
-_MOST_STEPS = 200_000
+_MOST_STEPS = 300_000
 """What a plan simulates altogether, unless it is told how much: about 10 s of CPU. A step is a request of workers that take no
 turns."""
-_STEPS_OF_POOL, _STEPS_OF_TURNS = 0.1, 2.5
+_STEPS_OF_POOL, _STEPS_OF_TURNS = 0.15, 3.0
 """The same for a request of servers without CPU, and for one of threads that interrupt each other's work."""
 _TRIES = 6
 """Simulations of at most `TRIED` requests, beside one for each size: for what to change first, and for doubts."""
@@ -285,6 +286,9 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         )
         if not arrangement.cold and not made.counts_all:
             outcome = replace(outcome, since_s=settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
+            if outcome.asked_s is not None and overloaded(question):
+                # Workers are as busy with the queue that is left as while requests arrive, until the last of it.
+                outcome = replace(outcome, until_s=quantile(outcome.asked_s, _BEFORE_IDLE))
         yield _prediction(question, outcome, made)
 
 

@@ -38,7 +38,8 @@ class SimulationCounts:
 class Simulation:
     """The outcome of each request, in order of arrival. All requests ran to their end.
 
-    All figures except `counts` cover the requests that arrived from `since_s` on, until the last arrival.
+    All figures except `counts` cover the requests that arrived from `since_s` on; throughput and utilisation are those until the
+    last arrival, or until `until_s` if that is later.
     """
 
     arrangement: Arrangement
@@ -49,6 +50,7 @@ class Simulation:
     """When the connection was returned; equal to `granted_s` for requests that got none."""
     fates: NDArray[np.uint8]
     since_s: float = 0.0
+    until_s: float = 0.0
     asked_s: Floats | None = None
     """When the request asked for a connection; None: at its arrival."""
     done_s: Floats | None = None
@@ -72,13 +74,13 @@ class Simulation:
     @property
     def throughput_per_s(self) -> float:
         """Connections returned per second; nan if all requests arrived at once."""
-        given_back = (self.fates == SERVED) & (self.ended_s > self.since_s) & (self.ended_s <= self.arrived_s[-1])
+        given_back = (self.fates == SERVED) & (self.ended_s > self.since_s) & (self.ended_s <= self._end_s)
         return int(np.count_nonzero(given_back)) / self._span_s if self._span_s else nan
 
     @property
     def utilisation(self) -> float:
         """Average share of the possible connections that are lent or being opened."""
-        window = (self.since_s, float(self.arrived_s[-1]))
+        window = (self.since_s, self._end_s)
         busy_s = float((np.clip(self.ended_s, *window) - np.clip(self.granted_s, *window)).sum())
         return busy_s / self._span_s / (self.arrangement.servers * self.arrangement.limit) if self._span_s else nan
 
@@ -101,7 +103,11 @@ class Simulation:
 
     @property
     def _span_s(self) -> float:
-        return float(self.arrived_s[-1]) - self.since_s
+        return self._end_s - self.since_s
+
+    @property
+    def _end_s(self) -> float:
+        return max(self.until_s, float(self.arrived_s[-1]))
 
 
 def quantile(values: Floats, q: float) -> float:

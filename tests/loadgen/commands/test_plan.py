@@ -225,6 +225,11 @@ def test_where_nothing_keeps_up_the_advice_says_what_is_lost(measured):
     assert re.search(r"^- size 6: load 20\d% of the database's cores: no steady state", text, re.MULTILINE)
 
 
+def test_where_nothing_is_answered_in_time_no_size_is_called_as_good_as_the_best(measured):
+    said = plan(measured, "--rate", 1e6, "--requests", 100).stdout
+    assert said.startswith("No size keeps up: hardly any request is answered while the load lasts.")
+
+
 def test_sizes_that_the_database_has_no_connections_for_are_left_out(measured):
     found = planned(
         measured, "--servers", 4, "--sizes", "1,3-5", "--max-connections", 19, "--max-overflow", 1, "--requests", 500

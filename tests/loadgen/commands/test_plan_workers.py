@@ -306,7 +306,7 @@ def test_a_plan_simulates_no_more_requests_than_it_has_time_for(heavy, sizes, wo
     requests_ = affordable_requests(asked)
     assert 1000 <= requests_ <= 100_000
     altogether = len(sizes) * (requests_ + min(requests_, 10_000)) + 6 * min(requests_, 10_000) + requests_ + 15_000
-    assert altogether <= (80_000 if worker == "gthread" and len(sizes) < 40 else 200_000)
+    assert altogether <= (100_000 if worker == "gthread" and len(sizes) < 40 else 300_000)
 
 
 def test_a_plan_of_pools_alone_simulates_as_many_requests_as_ever(heavy):
@@ -332,10 +332,10 @@ def test_an_overload_is_called_one_in_place_of_times_that_tell_only_how_long_it_
         assert "ms in the mean wait (95 %" in text
         assert not re.search(r"p99 \d{4,} ms|\b\d{6,} ms", text)
     assert [size["overloaded"] for size in json.loads(written(page, "json"))["sizes"]] == [True, True]
-    short = replace(asked, rate_per_s=1e6)
-    assert written(plan_page(short, list(predict(short)), "measured.json"), "text").startswith(
-        "No size keeps up: hardly "
-    )
+    # However soon all of them arrive, they are answered as quickly as the workers can.
+    for rate_per_s in (40.0, 1e6):
+        for found in predict(replace(asked, rate_per_s=rate_per_s)):
+            assert found.throughput_per_s == pytest.approx(found.knee_per_s, rel=0.1)
     calm = replace(asked, rate_per_s=2.0)
     assert "overloaded" not in written(plan_page(calm, list(predict(calm)), "measured.json"), "text")
 
