@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from math import inf
 from typing import Literal
 
@@ -82,7 +82,7 @@ class SharedCores:
     the start would have done; the heap is ordered by it.
     """
 
-    __slots__ = ("busy", "full_at", "now_s", "work_s")
+    __slots__ = ("broken_off", "busy", "full_at", "now_s", "work_s")
 
     def __init__(self, full_at: float) -> None:
         # The number of pieces of work under way that keep all cores busy.
@@ -90,36 +90,38 @@ class SharedCores:
         self.now_s = self.work_s = 0.0
         # A heap of (work_s at its end, number of the request or server).
         self.busy: list[tuple[float, int]] = []
+        # A heap of those in it that no longer count.
+        self.broken_off: list[tuple[float, int]] = []
 
     def next_end_s(self) -> float:
         """When the next piece of work ends if none begins before; infinite without any."""
+        while self.broken_off and self.broken_off[0] == self.busy[0]:
+            heappop(self.broken_off)
+            heappop(self.busy)
         if not self.busy:
             return inf
-        left_s, number = self.busy[0][0] - self.work_s, len(self.busy)
+        left_s, number = self.busy[0][0] - self.work_s, len(self.busy) - len(self.broken_off)
         return self.now_s + (left_s * number / self.full_at if number > self.full_at else left_s)
 
     def advance(self, to_s: float) -> None:
         """Advance the clock, at most to the end of the next piece of work."""
-        passed_s, number = to_s - self.now_s, len(self.busy)
+        passed_s, number = to_s - self.now_s, len(self.busy) - len(self.broken_off)
         self.work_s += passed_s * self.full_at / number if number > self.full_at else passed_s
         self.now_s = to_s
 
     def finish(self, at_s: float) -> int:
-        """End the piece of work that is due, and return its number."""
+        """End the piece of work whose end is the next, and return its number."""
         self.now_s = at_s
         self.work_s, number = heappop(self.busy)
         return number
 
-    def drop(self, number: int) -> float:
-        """Break off a piece of work, and return how much of it is left."""
-        left_s = next(until_s for until_s, each in self.busy if each == number) - self.work_s
-        self.busy = [each for each in self.busy if each[1] != number]
-        heapify(self.busy)
-        return left_s
-
     def begin(self, number: int, work_s: float) -> None:
         """Begin a piece of work that takes so long when it has a core to itself."""
         heappush(self.busy, (self.work_s + work_s, number))
+
+    def break_off(self, number: int, until_s: float) -> None:
+        """Take back a piece of work that would end at this value of `work_s`."""
+        heappush(self.broken_off, (until_s, number))
 
 
 class PoolModel:

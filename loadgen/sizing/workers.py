@@ -45,6 +45,8 @@ class _Worker:
     """When the CPU went from one request to another."""
     began_s: float = 0.0
     """When the turn on the CPU began, or several of them at once."""
+    until_s: float = 0.0
+    """When it ends, as the work that one server would have done since the start."""
     ahead: int = 0
     """Where it is not 0, so many whole turns of `turn_s` of the requests that compute, in their order, count as one turn."""
     alone: bool = False
@@ -230,7 +232,11 @@ class WorkersCourse(SimulationCourse):
             self._granted[request] = 1
             self.granted_s[request] = now_s
         self.turns += 1
-        self._turns.begin(server, turn_s)
+        self._begin_work(server, turn_s)
+
+    def _begin_work(self, server: int, work_s: float) -> None:
+        self._workers[server].until_s = self._turns.work_s + work_s
+        self._turns.begin(server, work_s)
 
     def _whole_turns(self, worker: _Worker, work_s: float) -> int:
         """How many turns pass until a piece of work ends if no other request comes; 0 if one in a loan has yet to begin."""
@@ -262,7 +268,8 @@ class WorkersCourse(SimulationCourse):
 
     def _break_off(self, server: int, now_s: float) -> None:
         """End the turn on the CPU when it would have ended had it been known that another request comes now."""
-        worker, turn_s, left_s = self._workers[server], self._turn_s, self._turns.drop(server)
+        worker = self._workers[server]
+        turn_s, left_s = self._turn_s, worker.until_s - self._turns.work_s
         assert worker.running is not None  # noqa: S101
         request, stage, after_s = worker.running
         if worker.ahead:
@@ -277,7 +284,8 @@ class WorkersCourse(SimulationCourse):
             rest_s = min(turn_s, left_s)
             after_s, worker.alone = left_s - rest_s, False
         worker.running = (request, stage, after_s)
-        self._turns.begin(server, max(0.0, rest_s))
+        self._turns.break_off(server, worker.until_s)
+        self._begin_work(server, max(0.0, rest_s))
 
     def _end_turn(self, server: int, now_s: float) -> None:
         worker = self._workers[server]
