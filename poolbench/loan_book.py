@@ -153,6 +153,14 @@ class LoanBook:
             loan.inherited = True
             self.noted[record] = loan
 
+    def count_from(self, at_ns: int) -> None:
+        """Forget what has ended. What lasts, such as a connection that is not given back, counts from the instant `at_ns` on."""
+        self.began_ns, self.tally = at_ns, self.tally.anew()
+        for request in list(self.requests.values()):
+            request.began_ns = max(request.began_ns, at_ns)
+        for loan in (*list(self.noted.values()), *list(self.asks)):
+            loan.count_from(at_ns)
+
     def keep_all(self, shares: Shares | None) -> None:
         """From now on, note each loan, and keep everything; only the requests that `shares` draw in full, if there are any."""
         self.keeps_all, self.shares = True, shares

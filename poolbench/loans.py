@@ -185,6 +185,12 @@ class Loan:
         self.thread = _thread_number()
         self.asked_ns = perf_counter_ns()
 
+    def count_from(self, at_ns: int) -> None:
+        """Forget what was before this instant, of a loan that has not ended or the wait for one."""
+        self.asked_ns = max(self.asked_ns, at_ns)
+        if 0 < self.lent_ns < at_ns:
+            self.lent_ns, self.connect_ns, self.has_opened, self.groups = at_ns, 0, False, None
+
     @property
     def endpoint(self) -> str:
         """The endpoint of the request; "" outside one."""

@@ -81,7 +81,7 @@ class Sampler:
 
     def cpu_share(self) -> float | None:
         """CPU, in cores, that the process has used or was ready to use and waited for: in the last minute, or since the thread
-        was first started if that `stays`.
+        was first started, or `count_cpu_from_now` was called, if that `stays`.
 
         None before, and in the first second.
         """
@@ -91,6 +91,11 @@ class Sampler:
             return None
         used_s, at_s = marks[0]
         return (wanted_cpu_s() - used_s) / (now_s - at_s)
+
+    def count_cpu_from_now(self) -> None:
+        """Let `cpu_share` be of the time from now on."""
+        self._cpu.clear()
+        self._mark_cpu()
 
     def _mark_cpu(self) -> None:
         """Note how much CPU the process has used so far, at intervals; once where all the time is looked at."""

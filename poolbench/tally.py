@@ -6,6 +6,7 @@ import _thread
 import sys
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +71,15 @@ class Tally:
         self._noted = 0
         self._served: Counter[str] = Counter()
         self._turn = native(_thread, "allocate_lock")()
+
+    def anew(self) -> Tally:
+        """A tally of what comes next. It knows the engines of this one, none of which has been made since."""
+        self.add_up()
+        after = Tally(self._process, keeps_all=self._keeps_all)
+        for part in self.parts():
+            for key, row in part.engines.items():
+                after.current.engines[key] = replace(row, made=0, made_in_requests=0, making_ns=0)
+        return after
 
     def ended(self, loan: Loan) -> None:
         """A loan, or the wait for one, has ended."""

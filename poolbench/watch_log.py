@@ -86,19 +86,31 @@ class TimeoutLog:
 class EvidenceFiles:
     """Writes what a process has seen into `folder`, as the JSON file PROCESS.observed.
 
-    It is due when the command has made a file `report` there, or when the process ends.
+    It is due when the command has made a file `report` there, or when the process ends. Before, the command has written the
+    instant at which the load began into a file `load`, and waits for the file PROCESS.begun of each process that watches.
 
     Methods that write raise OSError if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._asked = str(folder / "report")
+        self._asked, self._load = str(folder / "report"), str(folder / "load")
+        self._began_ns = 0
         self._has_noted_foreign: set[int] = set()
 
     def announce(self, process: int) -> None:
         """Make the file PROCESS.watching, which says that this process watches; `process` is its id."""
         (self._folder / f"{process}.watching").touch()
+
+    def load_began_ns(self) -> int:
+        """When the load began, in ns of perf_counter_ns(), which all processes of a machine share; 0 before."""
+        if not self._began_ns and os.path.exists(self._load):  # noqa: PTH110 - called many times a second
+            self._began_ns = int(Path(self._load).read_text())
+        return self._began_ns
+
+    def has_begun(self, process: int) -> None:
+        """Make the file PROCESS.begun, which says that this process has forgotten what was before the load."""
+        (self._folder / f"{process}.begun").touch()
 
     def is_asked_for(self) -> bool:
         """Whether the command has asked for the files."""

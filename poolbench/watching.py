@@ -54,8 +54,8 @@ class Watcher:
         BOOK.keep_all(None)
 
     def record_all(self, folder: Path) -> None:
-        """Note loans as the command does, look 25 times a second, and write what was seen into `folder` once that has a file
-        `report`.
+        """Note loans as the command does, look 25 times a second, and write what was seen of the load into `folder`, as
+        `EvidenceFiles` says.
         """
         if self._files is not None:
             return
@@ -74,6 +74,15 @@ class Watcher:
         follow_flask()
         if self._files is not None:
             self._files.announce(BOOK.pid)
+            self._begin_with_load(self._files)
+
+    def _begin_with_load(self, files: EvidenceFiles) -> None:
+        """When the load begins, forget what was before, such as the command's first users."""
+        began_ns = files.load_began_ns()
+        if began_ns > BOOK.began_ns:
+            BOOK.count_from(began_ns)
+            self.sampler.count_cpu_from_now()
+            files.has_begun(BOOK.pid)
 
     def begin_in_child(self) -> None:
         """In a forked child: begin anew, without the parent's thread."""
@@ -122,18 +131,24 @@ class Watcher:
         return found
 
     def _report(self) -> None:
-        """Write down what was seen, if the command asks for it."""
-        if self._files is not None and self._files.is_asked_for():
+        """Do what the command asks for: begin with the load, or write down what was seen."""
+        if self._files is None:
+            return
+        self._begin_with_load(self._files)
+        if self._files.is_asked_for():
             self._files.write_once(BOOK.pid, self.observed)
 
     def end(self) -> None:
         """The process ends."""
         if self._files is not None and self.sampler.is_running:
+            self._begin_with_load(self._files)
             self._files.write_once(BOOK.pid, self.observed)
 
 
 def _add_unended(found: Observed, loan: Loan, now_ns: int) -> None:
     """Add a loan that has not ended, or the wait for one, as far as it has come."""
+    # A loan that is not noted in full still has its first instant.
+    loan.count_from(BOOK.began_ns)
     row, weight = found.loans.setdefault(loan_key(loan), LoanSum()), loan.weight
     until_ns = loan.lent_ns or now_ns
     wait_ns, held_ns = until_ns - loan.asked_ns - loan.connect_ns, now_ns - until_ns
@@ -184,7 +199,7 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
 
 
 def record_all(folder: Path) -> None:
-    """Watch as the command does, and write what was seen into `folder` once a file `report` is there."""
+    """Watch as the command does, and write what was seen of the load into `folder`."""
     _watcher.record_all(folder)
 
 

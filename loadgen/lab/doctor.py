@@ -51,6 +51,8 @@ from reports.writers.output import write_summaries
 _AFTERMATH_S = 1.5
 """Time after the last answer in which connections that are never given back show."""
 _PATIENCE_S = 60.0
+_MOST_BEGIN_S = 10.0
+"""Longest wait before the load for processes to forget what was before it; one that is late forgets it later."""
 _MOST_LINES = 10
 
 
@@ -154,6 +156,7 @@ def _watched(
         used = "The database given is used" if is_proved else "The first users did not need the database"
         say(f"{used}. Variables read: {reads}.")
         target = replace(own_script(options, served.servers.url), phases=script.phases)
+        load_began_ns = _begun(served.program.evidence)
         before, began_s = served.cpu_s(), time.monotonic()
         psutil.cpu_percent()
         with DatabaseWatch(served.database) as watch:
@@ -168,7 +171,7 @@ def _watched(
         if not is_proved and done.signal is None:
             with _also_without_an_engine(served):
                 judge(served, options, done.report.aggregate.counters)
-        parts = _collected(served.program.evidence, signals, whole=done.signal is None)
+        parts = _collected(served.program.evidence, load_began_ns, signals, whole=done.signal is None)
         done = replace(done, signal=done.signal or next(iter(signals), None))
         observed = total(parts)
         serving = _count_serving(parts)
@@ -237,20 +240,40 @@ def _wait(most_s: float, signals: Sequence[int], heeded: int, is_over: Callable[
         time.sleep(0.05)
 
 
-def _collected(folder: Path, signals: Sequence[int], *, whole: bool) -> list[Observed]:
+def _watching(folder: Path) -> set[str]:
+    """The processes that watch and have not ended."""
+    return {path.stem for path in folder.glob("*.watching") if Path("/proc", path.stem).exists()}
+
+
+def _begun(folder: Path) -> int:
+    """Let each process forget what it has seen, by a file in the folder that they look for. Returns the instant, in ns of
+    perf_counter_ns(), from which on everything counts.
+
+    What lasts, such as a connection that one of the first users was lent and did not give back, is still seen.
+    """
+    awaited, began_ns = _watching(folder), time.perf_counter_ns()
+    written = folder / "load.writing"
+    written.write_text(str(began_ns))
+    written.rename(folder / "load")
+    _wait(_MOST_BEGIN_S, (), 0, lambda: awaited & _watching(folder) <= {path.stem for path in folder.glob("*.begun")})
+    return began_ns
+
+
+def _collected(folder: Path, since_ns: int, signals: Sequence[int], *, whole: bool) -> list[Observed]:
     """What each process has seen, asked for by a file in the folder that they look for; so far as it is there when a number is
-    added to `signals`.
+    added to `signals`. Not of processes that had ended at the instant `since_ns`.
 
     Raises NothingSeenError if none has seen anything in a `whole` run, one that no signal ended.
     """
 
     def is_complete() -> bool:
-        awaited = {path.stem for path in folder.glob("*.watching") if Path("/proc", path.stem).exists()}
-        return awaited <= {path.stem for path in folder.glob("*.observed")}
+        return _watching(folder) <= {path.stem for path in folder.glob("*.observed")}
 
     (folder / "report").touch()
     _wait(_PATIENCE_S, signals, len(signals), is_complete)
-    found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    parts = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    # A process that uses another one's connection says so at once, and not for how long it has lived.
+    found = [part for part in parts if not part.lives or any(end >= since_ns for _, end in part.lives)]
     if whole and not signals and not any(each.loans or each.requests for each in found):
         raise NothingSeenError("the application's processes ended, or did not answer, before they said what they saw")
     return found

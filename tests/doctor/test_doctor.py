@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from types import SimpleNamespace
@@ -14,11 +15,11 @@ from click.testing import CliRunner
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
 from loadgen.cli import cli
-from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving, code_at
+from loadgen.lab.doctor import NothingSeenError, _begun, _collected, _count_serving, code_at
 from loadgen.lab.doctor_findings import doctor_page
 from loadgen.runner import stopping
 from poolbench.findings import KINDS, Diagnosis
-from poolbench.observed import Observed, RequestSum
+from poolbench.observed import LoanKey, LoanSum, Observed, RequestSum, total
 from reports.writers.output import written
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -112,8 +113,27 @@ def test_the_code_of_a_finding_is_its_whole_statement(tmp_path):
 
 def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(tmp_path):
     with pytest.raises(NothingSeenError, match="ended, or did not answer"):
-        _collected(tmp_path, [], whole=True)
-    assert _collected(tmp_path, [], whole=False) == []
+        _collected(tmp_path, 0, [], whole=True)
+    assert _collected(tmp_path, 0, [], whole=False) == []
+
+
+def test_what_processes_saw_before_the_load_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("loadgen.lab.doctor._MOST_BEGIN_S", 0.1)
+    (tmp_path / f"{os.getpid()}.watching").touch()
+    ended_ns = time.perf_counter_ns()
+    # As of a process that never says that it has begun.
+    began_ns = _begun(tmp_path)
+    assert int((tmp_path / "load").read_text()) == began_ns >= ended_ns
+    served = {"GET /": RequestSum(1, 2)}
+    shared = {LoanKey("", "", "shop.py:1"): LoanSum(1, foreign=1)}
+    for name, seen in {
+        "1": Observed(requests=served, lives=[(0, ended_ns - 1)]),
+        f"{os.getpid()}": Observed(requests=served, lives=[(0, began_ns + 1)]),
+        "3-forked": Observed(loans=shared),
+    }.items():
+        (tmp_path / f"{name}.observed").write_text(json.dumps(seen.to_json()))
+    found = total(_collected(tmp_path, began_ns, [], whole=True))
+    assert found.requests == served and found.loans == shared
 
 
 def test_a_signal_while_processes_write_down_what_they_saw_loses_nothing_that_is_there(tmp_path):
@@ -122,7 +142,7 @@ def test_a_signal_while_processes_write_down_what_they_saw_loses_nothing_that_is
     with stopping(lambda: None) as signals:
         timer = threading.Timer(0.3, os.kill, (os.getpid(), SIGINT))
         timer.start()
-        (found,) = _collected(tmp_path, signals, whole=True)
+        (found,) = _collected(tmp_path, 0, signals, whole=True)
         timer.join()
     assert signals == [SIGINT] and found.requests == {"GET /": RequestSum(1, 2)}
 
@@ -130,7 +150,7 @@ def test_a_signal_while_processes_write_down_what_they_saw_loses_nothing_that_is
 WAITING = """
 from loadgen.lab import doctor
 wait, doctor._AFTERMATH_S = doctor._wait, 60
-doctor._wait = lambda *given: (print("waits", flush=True), wait(*given))
+doctor._wait = lambda most_s, *given: (most_s == 60 and print("waits", flush=True), wait(most_s, *given))
 from loadgen.__main__ import main
 main()
 """

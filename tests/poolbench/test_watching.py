@@ -312,6 +312,78 @@ def test_a_connection_of_the_parent_is_noticed_in_the_child(postgres, tmp_path):
     assert (found["kind"], found["where"]) == ("fork-shared", f"service.py:{line_of(FORKING, 'opened')}")
 
 
+BEFORE_THE_LOAD = """
+import json, sys, time
+from pathlib import Path
+import poolbench
+from poolbench.watching import record_all, watched_requests
+from sqlalchemy import create_engine, text
+folder, kept = Path(sys.argv[1]), []
+engine, other = (create_engine(sys.argv[2], pool_size=3) for _ in range(2))
+# As where the command watches a process: from its first engine on.
+record_all(folder)
+watching = [poolbench.watch(each) for each in (engine, other)][0]
+
+@watched_requests
+def answer(environ, start_response):
+    path = environ["PATH_INFO"]
+    with engine.connect() as connection:  # borrowed
+        connection.execute(text("SELECT 'before'" if path == "/first" else "SELECT 'load'"))
+        time.sleep(0.2 if path == "/first" else 0.02)
+    if path == "/first":
+        other.connect().close()
+        kept.append(engine.connect())  # kept
+        made = create_engine(sys.argv[2])
+        poolbench.watch(made)
+        made.connect().close()
+    return [b""]
+
+def get(path):
+    answer({"REQUEST_METHOD": "GET", "PATH_INFO": path}, None).close()
+
+def wait_for(pattern):
+    until = time.monotonic() + 20
+    while not list(folder.glob(pattern)) and time.monotonic() < until:
+        time.sleep(0.01)
+
+get("/first")
+time.sleep(1)
+began_ns = time.perf_counter_ns()
+(folder / "load").write_text(str(began_ns))
+wait_for("*.begun")
+get("/load")
+get("/load")
+time.sleep(0.7)
+(folder / "report").touch()
+wait_for("*.observed")
+found = watching.observed()
+print(json.dumps({
+    "began": found.lives[0][0] == began_ns,
+    "requests": {name: row.count for name, row in found.requests.items()},
+    "loans": sorted((key.endpoint, key.place, row.count) for key, row in found.loans.items()),
+    "longest_ms": max(row.held_ns for row in found.loans.values()) // 10**6,
+    "since_ms": (time.perf_counter_ns() - began_ns) // 10**6,
+    "statements": [key.text for key in found.statements],
+    "engines": sorted((key[-1], row.size, row.made_in_requests) for key, row in found.engines.items()),
+    "asked_before": sum(ask.asked_ns < began_ns for ask in found.asks),
+    "findings": [each.kind for each in watching.diagnosis().findings],
+}), flush=True)
+"""
+
+
+def test_what_was_before_the_load_is_forgotten_and_what_lasts_is_seen(postgres, tmp_path):
+    (tmp_path / "seen").mkdir()
+    (found,) = run(tmp_path, BEFORE_THE_LOAD, tmp_path / "seen", postgres.url)
+    assert found["began"] and found["requests"] == {"GET /load": 2}
+    borrowed, kept = (line_of(BEFORE_THE_LOAD, mark) for mark in ("borrowed", "kept"))
+    assert found["loans"] == [["GET /first", f"service.py:{kept}", 1], ["GET /load", f"service.py:{borrowed}", 2]]
+    assert found["longest_ms"] <= found["since_ms"] and not found["asked_before"]
+    assert found["statements"] == ["SELECT 'load'"]
+    # Those made before are known, and none of them as made by a request of the load.
+    assert found["engines"] == [["0", 5, 0], ["1", 3, 0], ["2", 3, 0]]
+    assert "leak" in found["findings"]
+
+
 SHARING = """
 import json, sys
 import poolbench
