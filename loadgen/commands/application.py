@@ -129,6 +129,14 @@ def sayer(live: LiveLine) -> Callable[[str], None]:
     return say
 
 
+def tell_result(title: str, output: str | None, out: Path) -> None:
+    """Say on stderr where the files of a run are; and what the result is and where, unless stdout is a terminal that shows it."""
+    told = [] if output is None and sys.stdout.isatty() else [title]
+    if output is not None:
+        told.append(f"The result is in {output}")
+    click.echo("\n" + "\n".join([*told, f"Everything is in {out}"]), err=True)
+
+
 def asker(*, yes: bool) -> Callable[[str], bool]:
     """A function that asks the user a question on a terminal; `yes` answers all of them, and without a terminal all are no."""
     return lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True))

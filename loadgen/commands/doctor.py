@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import application_options, asker, one_line_errors, own_application, sayer
+from loadgen.commands.application import (
+    application_options,
+    asker,
+    one_line_errors,
+    own_application,
+    sayer,
+    tell_result,
+)
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
@@ -61,7 +68,9 @@ def doctor(out: Path | None, style: str | None, output: str | None, **given: Any
     check_output(output)
     page, diagnosis, ended_by = _run(out, given)
     show(page, style, output)
-    click.echo(f"\nEverything is in {out}", err=True)
+    found = len(diagnosis.findings)
+    counted = f" ({found} finding{'s' if found > 1 else ''})" if found else ""
+    tell_result(f"{page.title}{counted}", output, out)
     sys.exit(SIGNALLED + ended_by if ended_by is not None else 1 if diagnosis.findings else 0)
 
 

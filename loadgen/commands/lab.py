@@ -18,6 +18,7 @@ from loadgen.commands.application import (
     one_line_errors,
     own_application,
     sayer,
+    tell_result,
 )
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, check_output, output_options, show, step_summary
@@ -228,7 +229,7 @@ def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Pa
         show(brief, "text", None)
     else:
         show(page, style if asked else "markdown", output)
-        click.echo(f"\n{page.title}\nEverything is in {out}", err=True)
+        tell_result(page.title, output, out)
     if summary := step_summary():
         from reports.ci import leave
 

@@ -26,12 +26,17 @@ LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
 
 def diagnosed(tmp_path, name, seconds=8):
-    """The result of the command for an application, as JSON, and its exit code."""
+    """The result of the command for an application, as JSON, and its exit code. Stderr ends in the answer and the files."""
     done = subprocess.run(
         command(name, tmp_path, seconds), cwd=APPLICATIONS, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode in {0, 1}, done.stderr
-    return json.loads((tmp_path / "doctor.json").read_text()), done.returncode
+    found = json.loads((tmp_path / "doctor.json").read_text())
+    number = len(found["findings"])
+    _, answer, result, files = done.stderr.splitlines()[-4:]
+    assert answer.endswith(f"({number} finding{'s' * (number > 1)})") if number else "Nothing" in answer
+    assert (result, files) == (f"The result is in {tmp_path / 'doctor.json'}", f"Everything is in {tmp_path}")
+    return found, done.returncode
 
 
 @pytest.mark.slow

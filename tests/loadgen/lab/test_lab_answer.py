@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadgen.commands.application import tell_result
 from loadgen.lab.answer import answer, strategy_figures
 from loadgen.lab.claims import CLAIMS
 from loadgen.lab.evidence import Distance, Evidence, MemoryUse
@@ -181,6 +182,14 @@ def test_a_terminal_gets_some_twenty_lines_that_are_aligned():
     table = lines[start : lines.index("", start)]
     assert len(table) == 5
     assert len({len(line) for line in table}) == 1
+
+
+def test_a_result_in_a_file_is_told_with_its_answer(capsys):
+    tell_result("No clear difference here", "page.html", Path("runs/one"))
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "", "\nNo clear difference here\nThe result is in page.html\nEverything is in runs/one\n",
+    )  # fmt: skip
 
 
 def test_a_pipe_gets_markdown_and_a_terminal_the_brief_result():
