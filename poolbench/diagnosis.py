@@ -283,7 +283,9 @@ class _Case(Case):
                 endpoint or None,
                 f"Here the application does something other than use the database, {each} for each loan of this endpoint, while"
                 f" it holds a connection{self.borrowed_at(engine, endpoint, place)}.{waited}",
-                "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write.",
+                "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write."
+                " A session, such as Flask-SQLAlchemy's db.session, gives its connection back at commit() or close(). Take what"
+                " the work needs out of its objects before: commit() makes them read anew, and close() detaches them.",
                 share,
             )
             yield finding, blamed
@@ -354,8 +356,9 @@ class _Case(Case):
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
-                f"One loan executed the same statement {mean:.0f} times from here, for {in_rows(row.rows / max(1, row.count))}"
-                f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
+                f"One loan executed the same statement {mean:.0f} times{_from(key)}, for"
+                f" {in_rows(row.rows / max(1, row.count))} each time, {in_ms(loops_ns / row.repeated_groups)} in all:"
+                f" {quoted(key.text)}{_by_library(key)}",
                 for_repeated(key.text),
                 self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns),
             )
@@ -390,9 +393,9 @@ class _Case(Case):
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
-                f"One request executed the same statement {row.apart / row.apart_requests:.0f} times from here, each time"
+                f"One request executed the same statement {row.apart / row.apart_requests:.0f} times{_from(key)}, each time"
                 f" {'in a transaction of its own' if row.apart_changes else 'on a connection borrowed anew'},"
-                f" {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
+                f" {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}{_by_library(key)}",
                 "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all()."
                 if row.apart_changes
                 else "Borrow one connection for all, and fetch all with one statement: a join, WHERE … IN (…), GROUP BY for"
@@ -422,7 +425,7 @@ class _Case(Case):
                 key.place or None,
                 key.endpoint or None,
                 f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average{_for_rows(row)}"
-                f"{self._counted(key)}: {quoted(key.text)}",
+                f"{self._counted(key)}: {quoted(key.text)}{_by_library(key)}",
                 for_slow(key.text),
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
@@ -452,7 +455,7 @@ class _Case(Case):
             key.place or None,
             key.endpoint or None,
             f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, most of it waiting for"
-            f" a lock that another transaction held: {quoted(key.text)}",
+            f" a lock that another transaction held: {quoted(key.text)}{_by_library(key)}",
             "Take the lock late in the transaction and commit soon after, since it is held until the commit; or spread over many"
             " rows what all requests change.",
             share,
@@ -511,6 +514,21 @@ class _Case(Case):
         """The waiting that a statement is to blame for: of all at its place, by its part of the time."""
         at = key.endpoint, key.place
         return self.blamed_at[at] * self.blame * row.duration_ns / max(1, self.executed_at[at])
+
+
+def _from(key: StatementKey) -> str:
+    """That a statement was executed at the line that is named; "" where none is."""
+    return " from here" if key.place else ""
+
+
+def _by_library(key: StatementKey) -> str:
+    """A sentence that says why no line is named; "" where one is."""
+    if key.place or key.text == seen.OTHERS:
+        return ""
+    return (
+        " No line is named, because none of the application's code was running: a library executed this, such as one that turns"
+        " objects into JSON after the view has returned."
+    )
 
 
 def _for_rows(row: StatementSum) -> str:

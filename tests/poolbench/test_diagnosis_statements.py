@@ -45,6 +45,21 @@ def test_reading_row_by_row_on_connections_borrowed_anew_is_a_fault_if_a_request
     )
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        StatementSum(1000, 500 * MS, 1000, MS, groups=10, repeated=1000, repeated_groups=10, repeated_ns=500 * MS),
+        StatementSum(3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=550 * MS),
+        StatementSum(10, 900 * MS, 10, 90 * MS, slow=10, slow_ns=900 * MS, groups=10),
+    ],
+)
+def test_a_statement_that_a_library_executed_has_no_line_and_the_evidence_says_why(row):
+    observed = seen(statements={StatementKey(ENDPOINT, "", "SELECT name FROM tags"): row})
+    (found,) = diagnose(observed).findings
+    assert found.where is None and "from here" not in found.evidence and "SELECT name FROM tags" in found.evidence
+    assert "No line is named" in found.evidence and found.evidence.endswith("JSON after the view has returned.")
+
+
 def test_an_unfair_pool_is_the_worse_fault_than_reading_row_by_row():
     observed = waits([0, *range(20, 200), *range(1, 20)])
     observed.statements = {
