@@ -144,6 +144,7 @@ class _Case(Case):
                 "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
                 " before.",
                 max(share, LEAST_SHARE),
+                fails_requests=timeouts > 0,
             )
 
     def forks(self) -> Iterator[Finding]:
@@ -181,7 +182,7 @@ class _Case(Case):
                 f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.{self._refused(key)}",
                 "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
                 max(share, self.refused_share(key), LEAST_SHARE),
-                is_refusal=key in self.refusals,
+                fails_requests=key in self.refusals,
             )
 
     def _refused(self, engine: str) -> str:
@@ -199,7 +200,8 @@ class _Case(Case):
             has_no_pool = self.keeps_nothing(engine)
             if self.is_made_again(engine) or (row.count < LEAST_LOANS and not has_no_pool):
                 continue
-            kept = (self.limit(engine) or about.size or 1) * max(1, about.processes)
+            # A process that replaces another one opens its own.
+            kept = (self.limit(engine) or about.size or 1) * max(1, about.processes, len(about.lives))
             is_churning = row.opened > max(_TIMES_OPENED * kept, _OFTEN_OPENED * row.count)
             is_churning = is_churning and self.share(row.connect_ns) >= LEAST_SHARE
             if not (self.opens_for_each(engine) if has_no_pool else is_churning):

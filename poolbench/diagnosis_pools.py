@@ -154,7 +154,7 @@ def _too_large(case: Case, place: str | None, engines: Sequence[str]) -> Iterato
             f"The database{allowed} refused {refused} connections: too many clients. {may}.",
             f"{less}; PgBouncer if that is not enough.",
             max(refused / (refused + case.loans), LEAST_SHARE),
-            is_refusal=True,
+            fails_requests=True,
         )
     elif server.cores and case.crowding > 1:
         busy = MOST_PER_CORE * server.cores / 2

@@ -39,13 +39,13 @@ class Finding:
     share: float
     is_mistake: bool | None = None
     """Whether it is wrong at any share; None: as others of its kind."""
-    is_refusal: bool = False
-    """Whether the database refuses connections because of it: each is an error for somebody."""
+    fails_requests: bool = False
+    """Whether requests fail because of it: the database refuses connections, or borrowers wait for each other in vain."""
 
     @property
     def weight(self) -> float:
         """What findings are ordered by: the share, at least half for a mistake; more than all others where requests fail."""
-        if self.is_refusal:
+        if self.fails_requests:
             return 1 + self.share
         is_mistake = self.kind in KINDS[:5] if self.is_mistake is None else self.is_mistake
         return max(self.share, _MISTAKE) if is_mistake else self.share

@@ -85,6 +85,22 @@ def test_a_mistake_that_costs_little_comes_before_what_costs_less_than_half_of_t
     assert [each.kind.partition("-")[0] for each in diagnose(observed).findings] == kinds
 
 
+def test_borrowers_that_waited_for_each_other_in_vain_come_before_what_costs_more():
+    observed = seen(loans=loans(nested=3, nested_ns=5 * MS, timeouts=1), samples=sample(WORK, 600))
+    observed.requests[ENDPOINT].duration_ns = 1000 * MS
+    assert [each.kind for each in diagnose(observed).findings] == ["nested-checkout", "work-while-holding"]
+
+
+@pytest.mark.parametrize(("lives", "is_found"), [(24, False), (1, True)])
+def test_connections_of_replaced_processes_are_not_opened_for_each_loan(lives, is_found):
+    about = EngineSum(
+        1, 0, 0, "", "QueuePool", 8, 0, 1, [(number * 10 * MS, (number * 10 + 9) * MS) for number in range(lives)]
+    )
+    given = loans(count=1000, opened=160, connect_ns=400 * MS)
+    found = diagnose(seen(loans=given, engines={ENGINE: about})).findings
+    assert any(each.kind == "connection-per-request" for each in found) == is_found
+
+
 def test_pools_made_at_one_line_are_too_large_together():
     keys = [f"{MADE_AT}\tpostgresql://h:5432/d\t{number}" for number in range(1, 5)]
     engines = {key: EngineSum(made=2, pool="QueuePool", size=5, overflow=10, processes=2) for key in keys}
