@@ -370,8 +370,9 @@ class _Case(Case):
         """The same statement again and again in one request, each time in another loan: a commit after each row, or a
         connection borrowed for each row that is read.
 
-        All that these loans execute belongs to it, such as the reading of the row that is changed. Waiting is not charged to
-        it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
+        All that these loans execute belongs to it, such as the reading of the row that is changed. So does what others wait
+        for a connection meanwhile, where each row is committed. Where rows are only read, a pool that is too small is a finding
+        of its own, and an unfair one is the worse fault.
         """
         worked_ns, apart_ns = self._worked_ns(), defaultdict[str, int](int)
         worst: dict[str, tuple[tuple[bool, int], StatementKey, StatementSum]] = {}
@@ -391,6 +392,10 @@ class _Case(Case):
             if share < LEAST_WAIT or not is_most or (not row.apart_changes and row.rows > row.count):
                 continue
             self.told_apart.add(endpoint)
+            if row.apart_changes:
+                waits_ns = self._waits_during(endpoint, apart_ns[endpoint])
+                self.explained_ns += waits_ns
+                share = self.share(own_ns + waits_ns)
             yield Finding(
                 "n-plus-one",
                 key.place or None,

@@ -89,6 +89,19 @@ def test_a_commit_for_each_row_that_is_read_before_is_found_behind_a_queue_too()
     assert any(each.where == "app.py:15" for each in diagnose(observed).findings)
 
 
+def test_what_others_wait_for_meanwhile_is_charged_to_a_commit_for_each_row_and_not_to_reading_row_by_row():
+    read = StatementSum(3000, 250 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=500 * MS)
+    shares = []
+    for row in (read, replace(read, apart_changes=3000)):
+        observed = seen(
+            statements={StatementKey(ENDPOINT, "app.py:15", "UPDATE t"): row},
+            loans=loans(count=3000, held_ns=500 * MS, wait_ns=400 * MS),
+            samples={SampleKey(ENGINE, ENDPOINT, "app.py:15", STATEMENT, False): SampleSum(500 * MS, 400 * MS, 90)},
+        )
+        shares += [each.share for each in diagnose(observed).findings if each.kind == "n-plus-one"]
+    assert shares == [pytest.approx(0.5), pytest.approx(0.9)]
+
+
 def test_a_transaction_for_each_item_is_no_finding_where_most_of_the_time_goes_to_something_else():
     rows = StatementSum(
         3000, 300 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=400 * MS, apart_changes=3000
