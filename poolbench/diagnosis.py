@@ -77,9 +77,10 @@ class _Case(Case):
         yield from self._costly(self.slow())
         yield from self._costly(slow_unseen(self))
         yield from self._costly(repeated_unseen(self))
+        yield from self.apart(changing=True)
         yield from pools(self)
         if not self.is_unfair:
-            yield from self.apart()
+            yield from self.apart(changing=False)
 
     # What is wrong in itself
 
@@ -366,9 +367,9 @@ class _Case(Case):
             )
             yield finding, waits_ns
 
-    def apart(self) -> Iterator[Finding]:
+    def apart(self, *, changing: bool) -> Iterator[Finding]:
         """The same statement again and again in one request, each time in another loan: a commit after each row, or a
-        connection borrowed for each row that is read.
+        connection borrowed for each row that is read. `changing`: which of the two.
 
         All that these loans execute belongs to it, such as the reading of the row that is changed. So does what others wait
         for a connection meanwhile, where each row is committed. Where rows are only read, a pool that is too small is a finding
@@ -382,6 +383,8 @@ class _Case(Case):
             if row.apart and (key.endpoint not in worst or weight > worst[key.endpoint][0]):
                 worst[key.endpoint] = weight, key, row
         for endpoint, (_, key, row) in worst.items():
+            if changing != (row.apart_changes > 0):
+                continue
             own_ns = apart_ns[endpoint] - worked_ns[endpoint]
             about = self.observed.requests.get(endpoint, RequestSum())
             waited_ns = self.waited_in[endpoint]

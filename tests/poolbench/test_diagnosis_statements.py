@@ -72,6 +72,16 @@ def test_an_unfair_pool_is_the_worse_fault_than_reading_row_by_row():
     assert "each time on a connection borrowed anew" in found.notes[0]
 
 
+def test_a_commit_for_each_row_is_the_worse_fault_than_an_unfair_pool():
+    observed = waits([0, *range(20, 200), *range(1, 20)])
+    observed.statements = {
+        StatementKey(ENDPOINT, "app.py:15", "UPDATE t"): StatementSum(
+            200, 1900 * MS, 200, MS, groups=200, apart=200, apart_requests=4, apart_ns=10**15, apart_changes=200
+        )
+    }
+    assert [each.kind for each in diagnose(observed).findings][:2] == ["n-plus-one", "starvation"]
+
+
 def test_a_commit_for_each_row_that_is_read_before_is_found_behind_a_queue_too():
     read = StatementSum(3000, 250 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=400 * MS)
     write = replace(read, apart_changes=3000)
