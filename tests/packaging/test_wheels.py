@@ -268,10 +268,13 @@ def test_an_application_with_modules_of_our_names_finds_its_own_and_borrows(besi
     assert "FairPool" in seen["pools"]
 
 
-def test_the_lab_loads_an_application_that_finds_only_its_own_modules(beside, tmp_path):
+@pytest.mark.parametrize("place", ["beside", "alone"])
+def test_the_lab_loads_an_application_that_finds_only_its_own_modules(place, request, tmp_path):
+    found = request.getfixturevalue(place)
+    environment = found.environment if place == "beside" else found
     host = make_host(tmp_path / "host", db_has_init=False)
     lab = ["loadgen", "lab", "--app", "app:app", "--script", "load.yml", "--strategies", "fair", "--out", "../out"]
-    beside.environment.run(*lab, "--servers", 1, "--db-rtt", "1ms", folder=host)
+    environment.run(*lab, "--servers", 1, "--db-rtt", "1ms", folder=host)
     results = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]
     assert {name: found["failed"] for name, found in results.items()} == {"fair": 0}
 

@@ -1,8 +1,6 @@
 """The command `loadgen capacity` on a real server: its answer, its exit codes, and bad input."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,16 +26,6 @@ def capacity(*arguments):
 
 
 @pytest.fixture
-def ahead_of_others():
-    """This process runs before others, where it may decide that: a generator that is late learns nothing about a service."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
-    yield
-    os.setpriority(os.PRIO_PROCESS, 0, usual)
-
-
-@pytest.fixture
 def script(tmp_path, ahead_of_others, serve, ok_answer):
     path = tmp_path / "load.yml"
     path.write_text(SCRIPT.format(target=serve(ok_answer()).url))
@@ -47,15 +35,14 @@ def script(tmp_path, ahead_of_others, serve, ok_answer):
 @pytest.mark.slow
 def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
     report = tmp_path / "report.json"
-    done = capacity(script, "--p99", 5000, "--max-seconds", 20, "--format", "json", "--report", report)
+    done = capacity(script, "--p99", 5000, "--max-seconds", 30, "--format", "json", "--report", report)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    # On a busy machine, the time given is enough for one rate only.
-    assert found["rate"] == found["low"] >= 40
+    assert found["rate"] == found["low"] >= 80
     assert found["high"] is None
     assert found["limit"] == "time"
-    assert found["steps"][0]["rate"] == 40
-    assert "40 users/s for " in done.stderr
+    assert [step["rate"] for step in found["steps"][:2]] == [40, 80]
+    assert "80 users/s for " in done.stderr
     saved = from_json(report.read_text())
     assert saved.extras.partial is False
     assert saved.aggregate.counters["http.requests"] >= 120
@@ -64,10 +51,10 @@ def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
 @pytest.mark.slow
 def test_what_was_found_is_shown_although_the_section_after_fails(script):
     script.write_text(script.read_text() + 'after: {flow: [{get: {url: "http://127.0.0.1:1/"}}]}\n')
-    done = capacity(script, "--p99", 5000, "--max-seconds", 20, "--format", "json")
+    done = capacity(script, "--p99", 5000, "--max-seconds", 30, "--format", "json")
     assert done.exit_code == 3
     assert "Error: the after section failed: " in done.stderr
-    assert json.loads(done.stdout)["rate"] >= 40
+    assert json.loads(done.stdout)["rate"] >= 80
 
 
 @pytest.mark.slow
