@@ -125,7 +125,7 @@ INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-input --no-dep
 $(READY):
 	@command -v $(PYTHON) >/dev/null || { echo 'poolbench needs Python 3.11 or newer ($(PYTHON) not found)' >&2; exit 1; }
 	@$(PYTHON) -c "$$CAN_START"
-	@echo 'setting up .venv (once, some 20 s)' >&2
+	@echo 'setting up .venv (once, a minute or two)' >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(INSTALL) --require-hashes -r deploy/requirements.lock
 	@$(INSTALL) --no-build-isolation -e . -e ./poolbench

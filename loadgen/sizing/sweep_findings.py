@@ -103,6 +103,7 @@ class SizeResult:
 _FEW = 100
 """Of fewer values, the p99 is the greatest."""
 _NO_WAIT_MS = 1.0
+"""A p99 of waits below which nobody is said to have waited."""
 
 _SIZE = Axis("connections kept by each server", "")
 _DRAWN: tuple[tuple[str, str, Axis, Callable[[SizeResult], float | None]], ...] = (
