@@ -14,12 +14,13 @@ import click
 
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from loadgen.commands.script_options import variables_of
-from reports.cli import BadInput
+from reports.cli import BadInput, show
 from reports.printable import without_credentials
 
 if TYPE_CHECKING:
     from loadgen.lab.own_server import OwnApplication
     from loadgen.watch.progress import LiveLine
+    from reports.blocks import Page
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -129,9 +130,12 @@ def sayer(live: LiveLine) -> Callable[[str], None]:
     return say
 
 
-def tell_result(title: str, output: str | None, out: Path) -> None:
-    """Say on stderr where the files of a run are; and what the result is and where, unless stdout is a terminal that shows it."""
-    told = [] if output is None and sys.stdout.isatty() else [title]
+def finish(page: Page, style: str | None, output: str | None, out: Path, more: str = "") -> None:
+    """Write the page as the user asked, and say on stderr where the files of the run are; and, unless stdout is a terminal that
+    shows the page, what the result is: its title, and `more`.
+    """
+    show(page, style, output)
+    told = [] if output is None and sys.stdout.isatty() else [f"{page.title}{more}"]
     if output is not None:
         told.append(f"The result is in {output}")
     click.echo("\n" + "\n".join([*told, f"Everything is in {out}"]), err=True)

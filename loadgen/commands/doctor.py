@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import (
-    application_options,
-    asker,
-    one_line_errors,
-    own_application,
-    sayer,
-    tell_result,
-)
+from loadgen.commands.application import application_options, asker, finish, one_line_errors, own_application, sayer
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
-from reports.cli import BadInput, FiniteRange, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options
 
 if TYPE_CHECKING:
     from poolbench.findings import Diagnosis
@@ -67,10 +60,8 @@ def doctor(out: Path | None, style: str | None, output: str | None, **given: Any
         raise BadInput("--app and --script say which application to run")
     check_output(output)
     page, diagnosis, ended_by = _run(out, given)
-    show(page, style, output)
     found = len(diagnosis.findings)
-    counted = f" ({found} finding{'s' if found > 1 else ''})" if found else ""
-    tell_result(f"{page.title}{counted}", output, out)
+    finish(page, style, output, out, f" ({found} finding{'s' if found > 1 else ''})" if found else "")
     sys.exit(SIGNALLED + ended_by if ended_by is not None else 1 if diagnosis.findings else 0)
 
 

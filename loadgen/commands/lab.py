@@ -15,10 +15,10 @@ from loadgen.commands.application import (
     NothingGood,
     application_options,
     asker,
+    finish,
     one_line_errors,
     own_application,
     sayer,
-    tell_result,
 )
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, check_output, output_options, show, step_summary
@@ -228,8 +228,7 @@ def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Pa
     if not asked and sys.stdout.isatty():
         show(brief, "text", None)
     else:
-        show(page, style if asked else "markdown", output)
-        tell_result(page.title, output, out)
+        finish(page, style if asked else "markdown", output, out)
     if summary := step_summary():
         from reports.ci import leave
 

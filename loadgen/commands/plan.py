@@ -16,6 +16,7 @@ from reports.cli import BadInput, FiniteRange, check_output, output_options, ref
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
     from loadgen.sizing.predict import Prediction, Question
+    from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
 
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
@@ -166,6 +167,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import predict
+    from loadgen.watch.progress import LiveLine
     from reports.formats.read import load
     from reports.model import ReportError
 
@@ -177,33 +179,25 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
         measured = workload(given_report)
         cautions = grounds(given_report, measured, given["measured_servers"] or given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
-        found = [*_told(predict(question), question.sizes)]
     except ReportError as error:
         raise refused(error if str(error).startswith(report) else ReportError(f"{report}: {error}")) from None
-    page = plan_page(question, found, report, explain=explain)
-    _tell("")
+    live = LiveLine(sys.stderr)
+    try:
+        found = [*_told(predict(question), question.sizes, live)]
+        live.say("simulating what to change first")
+        page = plan_page(question, found, report, explain=explain)
+    finally:
+        live.clear()
     show(_with_cautions(page, cautions) if cautions else page, style, output)
     for doubt in (*cautions, *page.data["warnings"]):
         click.echo(f"Warning: {doubt}", err=True)
 
 
-def _told(predictions: Iterator[Prediction], sizes: tuple[int, ...]) -> Iterator[Prediction]:
-    """The predictions for the sizes; on a terminal, stderr shows which one is being made."""
+def _told(predictions: Iterator[Prediction], sizes: tuple[int, ...], live: LiveLine) -> Iterator[Prediction]:
+    """The predictions for the sizes; on a terminal, a line shows which one is being made."""
     for number, size in enumerate(sizes, 1):
-        _tell(f"simulating a pool of {size} ({number} of {len(sizes)})")
+        live.say(f"simulating a pool of {size} ({number} of {len(sizes)})")
         yield next(predictions)
-    _tell("simulating what to change first")
-
-
-def is_watched() -> bool:
-    """Whether stderr is a terminal."""
-    return sys.stderr.isatty()
-
-
-def _tell(doing: str) -> None:
-    """Show on a terminal what is being done, in the place of what was before."""
-    if is_watched():
-        click.echo(f"\r\x1b[K{doing}", err=True, nl=False)
 
 
 def _wake_s(measured: MeasuredWorkload) -> float:

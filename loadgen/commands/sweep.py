@@ -13,16 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import (
-    application_options,
-    asker,
-    one_line_errors,
-    own_application,
-    sayer,
-    tell_result,
-)
+from loadgen.commands.application import application_options, asker, finish, one_line_errors, own_application, sayer
 from loadgen.commands.exits import SIGNALLED
-from reports.cli import BadInput, FiniteRange, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options
 
 if TYPE_CHECKING:
     from loadgen.lab.sweep import SweepOptions
@@ -109,9 +102,7 @@ def sweep(out: Path | None, style: str | None, output: str | None, **given: Any)
     with _interruptible() as signals:
         found = _run(options, live, signals)
     live.clear()
-    page = sweep_page(found)
-    show(page, style, output)
-    tell_result(page.title, output, out)
+    finish(sweep_page(found), style, output, out)
     if found.partial:
         sys.exit(SIGNALLED + signals[0])
     sys.exit(0 if meets_targets(found) else 1)

@@ -49,6 +49,7 @@ _SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
 _SHOWN_FAILURES = 3
 _SOME, _MOST = 0.05, 0.5
+_TIMEOUTS = "ERR_SOCKET_TIMEOUT", "ETIMEDOUT"
 """Shares of requests that are worth a warning, and that leave too few others to compare strategies by."""
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
@@ -365,10 +366,10 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     sentences += [f"{name} answered nothing well" for name in unanswered]
     if base.strategy in unanswered and len(unanswered) < len(results):
         best = min((r for r in results if r.strategy not in unanswered), key=_tail)
-    if best is base and (failed := min(_failed_share(result) for result in results)) >= _MOST:
+    if best is base and (failed := min(failed_share(result.report.aggregate.counters) for result in results)) >= _MOST:
         _, more = _of_all(len(results), failed)
         text = f"No comparison is possible: {percent(failed)} of the requests{more} failed under every strategy."
-        return Text(" ".join([text, _too_much(results), *(f"{each}." for each in sentences)]), "warn"), ""
+        return Text(" ".join([text, _instead(results), *(f"{each}." for each in sentences)]), "warn"), ""
     if best is base:
         lead = f"No strategy is measurably better than {base.strategy} under this load: {_told(base)}."
     else:
@@ -377,16 +378,12 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     return Text(text, "warn" if unanswered else "good"), best.strategy
 
 
-def _failed_share(result: OwnAppResult) -> float:
-    return failed_share(result.report.aggregate.counters)
-
-
-def _too_much(results: Sequence[OwnAppResult]) -> str:
+def _instead(results: Sequence[OwnAppResult]) -> str:
     """What to do where most requests failed, in a sentence."""
     totals = [result.report.aggregate.counters for result in results]
     failed = sum(total.get(names.REQUESTS, 0) - good_answers(total) for total in totals)
-    unanswered = sum(n for total in totals for name, n in total.items() if name.startswith(names.ERRORS))
-    if 2 * unanswered < failed:
+    timeouts = sum(total.get(f"{names.ERRORS}{name}", 0) for total in totals for name in _TIMEOUTS)
+    if 2 * timeouts < failed:
         return "Look at the servers' logs, and correct the script or lower its rate."
     return "Most had no answer in the generator's time (`config.http.timeout` of the script): lower the script's rate."
 

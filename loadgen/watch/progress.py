@@ -37,6 +37,12 @@ class LiveLine:
             self._last = now
         self._stream.flush()
 
+    def say(self, doing: str) -> None:
+        """Show on a terminal what is being done, for work that has no such progress."""
+        if self._terminal:
+            self._stream.write(f"\r\x1b[K{doing}")
+            self._stream.flush()
+
     def clear(self) -> None:
         """Clear the line, so that others can write there."""
         if self._terminal:

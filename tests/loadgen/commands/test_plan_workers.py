@@ -1,7 +1,10 @@
 """`loadgen plan` where the report tells the worker's CPU: what is predicted, what is advised, and what is refused."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -349,15 +352,21 @@ def test_a_queue_that_refused_requests_keep_short_does_not_grow(heavy):
     assert grows(asked, replace(found, shed=0.0, **answered))
 
 
-def test_a_terminal_is_told_which_size_is_being_simulated(tmp_path, monkeypatch):
+def test_a_terminal_is_told_which_size_is_being_simulated(tmp_path):
     path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5)
-    given_ = (path, "--sizes", "2,4", "--requests", 100)
+    given_ = [str(path), "--sizes", "2,4", "--requests", "100"]
     assert plan(*given_).stderr == ""
-    monkeypatch.setattr("loadgen.commands.plan.is_watched", lambda: True)
-    told = plan(*given_, "--format", "json")
-    assert [line for line in told.stderr.split("\r") if line] == [
+    ours, its = os.openpty()
+    command = [sys.executable, "-m", "loadgen", "plan", *given_, "--format", "json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=its, check=True)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(its)
+    assert shown.split("\r\x1b[K") == [
+        "",
         "simulating a pool of 2 (1 of 2)",
         "simulating a pool of 4 (2 of 2)",
         "simulating what to change first",
+        "",
     ]
-    assert json.loads(told.stdout)["sizes"]
+    assert json.loads(done.stdout)["sizes"]

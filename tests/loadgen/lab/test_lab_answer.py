@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.commands.application import tell_result
+from loadgen.commands.application import finish
 from loadgen.lab.answer import answer, strategy_figures
 from loadgen.lab.claims import CLAIMS
 from loadgen.lab.evidence import Distance, Evidence, MemoryUse
 from loadgen.lab.experiments import more_experiments
 from loadgen.lab.findings import lab_page, terminal_page
+from reports.blocks import Page
 from reports.model import Period, Report
 from reports.page.svg import margins, svg
 from reports.sketch import Sketch
@@ -184,12 +185,14 @@ def test_a_terminal_gets_some_twenty_lines_that_are_aligned():
     assert len({len(line) for line in table}) == 1
 
 
-def test_a_result_in_a_file_is_told_with_its_answer(capsys):
-    tell_result("No clear difference here", "page.html", Path("runs/one"))
+def test_a_result_in_a_file_is_told_with_its_answer(capsys, tmp_path):
+    page, file = Page("No clear difference here", "", ()), tmp_path / "page.html"
+    finish(page, None, str(file), Path("runs/one"), " (2 findings)")
     said = capsys.readouterr()
     assert (said.out, said.err) == (
-        "", "\nNo clear difference here\nThe result is in page.html\nEverything is in runs/one\n",
+        "", f"\nNo clear difference here (2 findings)\nThe result is in {file}\nEverything is in runs/one\n",
     )  # fmt: skip
+    assert "No clear difference here" in file.read_text()
 
 
 def test_a_pipe_gets_markdown_and_a_terminal_the_brief_result():
