@@ -125,12 +125,13 @@ def test_a_round_trip_takes_the_time_asked_for_and_may_be_changed_while_connecti
 
 
 def test_opening_a_connection_costs_the_round_trip_of_its_handshake(delayed_echo):
-    delayed_echo.set(30)
+    """Counted from before the connection is opened: how long a busy machine takes to say that it is open is part of the round trips."""
+    delayed_echo.set(60)
     began = time.monotonic()
     with connected(delayed_echo) as connection:
-        assert round_trip_ms(connection) >= 59
-        assert time.monotonic() - began < 1
-        assert 30 <= round_trip_ms(connection) < 59
+        round_trip_ms(connection)
+        assert time.monotonic() - began >= 0.12
+        assert 60 <= min(round_trip_ms(connection) for _ in range(4)) < 110
 
 
 def test_the_end_of_one_direction_leaves_the_other_open():
