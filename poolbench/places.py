@@ -28,6 +28,7 @@ _INTERPRETER = tuple(
             sysconfig.get_path("scripts"),
             str(Path(os.__file__).resolve().parent),
             f"{sys.prefix}/bin",
+            os.path.realpath(f"{sys.prefix}/bin"),
         )
         if path
     }
@@ -110,7 +111,13 @@ def place_of(frame: FrameType | None) -> Place | None:
 
 
 def _kind(name: str) -> int:
-    path = os.path.abspath(name)  # noqa: PTH100 - no look at the disk
+    """As `kind_of`, of a file's name. A library is one by its name, or by the file behind symbolic links."""
+    path = os.path.abspath(name)  # noqa: PTH100 - symbolic links are kept
+    kind = _kind_at(name, path)
+    return _kind_at(name, os.path.realpath(path)) if kind == APPLICATION else kind
+
+
+def _kind_at(name: str, path: str) -> int:
     if path.startswith(_OURS):
         return OURS
     if any(part in path for part in _DATABASE) and any(part in path for part in _INSTALLED):

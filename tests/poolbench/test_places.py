@@ -41,3 +41,22 @@ def test_an_application_that_pip_put_beside_its_libraries_is_the_application(tmp
     record.with_name("direct_url.json").write_text(direct_url)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert places.kind_of(code(tmp_path / "shop9" / "views.py")) == kind
+
+
+def test_symbolic_links_to_libraries_and_scripts_lead_to_no_application(tmp_path):
+    """Tools link a project's environment, or single packages of it, to a common store."""
+    store = tmp_path / "store" / "site-packages"
+    store.mkdir(parents=True)
+    (tmp_path / "environment").symlink_to(sys.prefix)
+    (tmp_path / "packages").symlink_to(store)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "src")
+    found = {
+        name: places.kind_of(code(tmp_path / name))
+        for name in ("environment/bin/gunicorn", "packages/six9.py", "linked/own.py")
+    }
+    assert found == {
+        "environment/bin/gunicorn": places.LIBRARY,
+        "packages/six9.py": places.LIBRARY,
+        "linked/own.py": places.APPLICATION,
+    }
