@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+
+from poolbench.surroundings import Index
 
 _NAME = r'(?:"[^"]+"|[\w$]+)'
 _PATH = rf"{_NAME}(?:\.{_NAME})*"
@@ -21,15 +24,20 @@ _WORDS = {"and", "or", "not", "null", "true", "false", "between"}
 _MOST_COLUMNS = 3
 
 
-def for_slow(text: str) -> str:
-    """What to do about a slow statement, of which only the beginning may be known."""
+def for_slow(text: str, indexes: Sequence[Index] = ()) -> str:
+    """What to do about a slow statement, of which only the beginning may be known. indexes: those that the database has."""
     ways = []
     table, columns, written = _table(text), _compared(text), _WRITTEN.match(text)
     if written is not None and written[1].upper().startswith("DELETE"):
         ways.append(f"an index on the columns of other tables that refer to {table}")
     elif table and columns:
-        kind = " (for LIKE with a % in front: one of pg_trgm)" if _PATTERN.search(text) else ""
-        ways.append(f"an index on {table} ({', '.join(columns)}){kind}")
+        is_pattern = bool(_PATTERN.search(text))
+        there = None if is_pattern else _that_is_there(table, columns, indexes)
+        if there is not None:
+            ways.append(f"whether it uses the index on {table} ({', '.join(there.columns)}) that is there")
+        else:
+            kind = " (for LIKE with a % in front: one of pg_trgm)" if is_pattern else ""
+            ways.append(f"an index on {table} ({', '.join(columns)}){kind}")
     elif _WHERE.search(text) or not text:
         ways.append("an index on what WHERE compares")
     if _PAGED.search(text):
@@ -61,6 +69,18 @@ def _table(text: str) -> str:
         return "" if written[1].upper().startswith("INSERT") else written[2]
     found = _READ.search(text)
     return "" if found is None or _JOINED.search(text) else found[1]
+
+
+def _that_is_there(table: str, columns: Sequence[str], indexes: Sequence[Index]) -> Index | None:
+    """The index that leaves nothing to gain from one on these columns: it begins with them, or leads to one row."""
+    name, asked = table.rsplit(".", maxsplit=1)[-1].strip('"').lower(), {each.lower() for each in columns}
+    for index in indexes:
+        own = [each.lower() for each in index.columns]
+        if index.table.lower() == name and (
+            set(own[: len(asked)]) == asked or (index.is_unique and asked.issuperset(own))
+        ):
+            return index
+    return None
 
 
 def _compared(text: str) -> list[str]:

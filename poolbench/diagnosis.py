@@ -436,7 +436,7 @@ class _Case(Case):
                 key.endpoint or None,
                 f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average{_for_rows(row)}"
                 f"{self._counted(key)}: {quoted(key.text)}{_by_library(key)}",
-                for_slow(key.text),
+                for_slow(key.text, self.server.indexes),
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
             yield finding, own

@@ -49,7 +49,7 @@ def slow_unseen(case: Case) -> Iterator[tuple[Finding, float]]:
             at or place or None,
             endpoint or None,
             f"{what}, {in_ms(own_ns / loans)} for each loan of this endpoint{f': {quoted(text)}' if text else '.'}",
-            for_slow(text),
+            for_slow(text, case.server.indexes),
             case.share(case.in_requests(endpoint, own_ns) + waits_ns),
         )
         yield finding, waits_ns

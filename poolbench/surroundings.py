@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,14 @@ class DatabaseStatement(NamedTuple):
     total_ms: float = 0.0
     rows: int = 0
     pages: int = 0
+
+
+class Index(NamedTuple):
+    """An index of the database: the name of its table, without a schema, and its columns in order."""
+
+    table: str
+    columns: tuple[str, ...]
+    is_unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Server:
     """What the database itself counted (pg_stat_statements), by `statement_key`; None: nothing."""
     statements_missing: str = ""
     """Why the database counted no statements."""
+    indexes: Sequence[Index] = ()
+    """Those of whole tables, by columns: neither partial ones nor those of expressions."""
 
     @property
     def is_machine_busy(self) -> bool:

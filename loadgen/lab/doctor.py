@@ -192,6 +192,7 @@ def _watched(
             waits_for_idle_s=watch.waits_for_idle * SAMPLE_EVERY_S,
             statements=watch.statements,
             statements_missing=watch.statements_missing,
+            indexes=watch.indexes,
         )
     return done, observed, server, serving
 

@@ -15,7 +15,7 @@ from psycopg2.extensions import quote_ident
 
 from loadgen.lab.own_database import OwnDatabase
 from loadgen.lab.stack import SessionSampler, connect
-from poolbench.surroundings import DatabaseStatement, statement_key
+from poolbench.surroundings import DatabaseStatement, Index, statement_key
 
 _WAITS = {"Lock", "Timeout", "Client"}
 
@@ -25,6 +25,14 @@ _ACTIVITY = """
 SELECT pid, state, wait_event_type, query, CASE WHEN wait_event_type = 'Lock' THEN pg_blocking_pids(pid) ELSE '{}' END
 FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
+"""
+_INDEXES = """
+SELECT relname, array_agg(attname::text ORDER BY at), indisunique
+FROM pg_index JOIN pg_class c ON c.oid = indrelid, unnest(indkey::int2[]) WITH ORDINALITY AS k (number, at), pg_attribute a
+WHERE a.attrelid = indrelid AND attnum = number AND at <= indnkeyatts AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+  AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
+GROUP BY indexrelid, relname, indisunique
+LIMIT 10000
 """
 
 
@@ -109,6 +117,8 @@ class DatabaseWatch(SessionSampler):
         self._statistics = StatementStatistics(database.statistics_url, self.connection.info.dbname)
         self.statements: dict[str, DatabaseStatement] | None = None
         """What the database itself counted of each statement, by `statement_key`; None: nothing."""
+        self.indexes: list[Index] = []
+        """At the end. Empty where they could not be asked for."""
 
     @property
     def statements_missing(self) -> str:
@@ -157,11 +167,19 @@ class DatabaseWatch(SessionSampler):
                 self._waiting[key] += 1
                 self.waits_for_idle += any(states.get(each, "").startswith("idle in") for each in ahead(pid, blocking))
 
+    def run(self) -> None:
+        """Look until the block is left, and then at the indexes."""
+        super().run()
+        with contextlib.suppress(psycopg2.Error), self.connection.cursor() as cursor:
+            cursor.execute(_INDEXES)
+            self.indexes = [Index(table, tuple(columns), unique) for table, columns, unique in cursor.fetchall()]
+
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.statements = self._statistics.since()
         if self.statements is not None:
-            self.statements.pop(statement_key(_ACTIVITY), None)
+            for own in (_ACTIVITY, _INDEXES):
+                self.statements.pop(statement_key(own), None)
 
 
 def in_queue_s(pid: int) -> float:

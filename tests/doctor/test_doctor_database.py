@@ -10,13 +10,19 @@ import pytest
 from loadgen.lab.doctor_database import DatabaseWatch, ahead, in_queue_s
 from loadgen.lab.own_database import databases
 from loadgen.lab.stack import connect, query
-from poolbench.surroundings import FETCH, statement_key
+from poolbench.surroundings import FETCH, Index, statement_key
 
 
 @pytest.mark.slow
 def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
     with databases(None, None, 1, 20, with_statistics=True) as found, found.fresh() as database:
         query(database.monitor_url, "SELECT count(*) FROM pg_class WHERE relname = %s", ("before",))
+        query(
+            database.monitor_url,
+            "CREATE TABLE items (id int PRIMARY KEY, shop int, sku text, UNIQUE (sku, shop));"
+            "CREATE INDEX ON items (shop) WHERE id > 3; CREATE INDEX ON items (lower(sku));"
+            "CREATE INDEX ON items (shop) INCLUDE (sku)",
+        )
         with DatabaseWatch(database) as watch:
             for name in "abc":
                 query(database.monitor_url, "SELECT count(*) FROM pg_class WHERE relname = %s", (name,))
@@ -27,7 +33,12 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
         counted = watch.statements[statement_key("SELECT count(*) FROM pg_class WHERE relname = %(name)s")]
         assert (counted.calls, counted.rows) == (3, 3)
         assert watch.statements[FETCH].rows == 6, "of all cursors together"
-        assert not any("pg_stat_activity" in each.text for each in watch.statements.values())
+        assert not any("pg_stat_activity" in each.text or "pg_index" in each.text for each in watch.statements.values())
+        assert sorted(watch.indexes) == [
+            Index("items", ("id",), True),
+            Index("items", ("shop",)),
+            Index("items", ("sku", "shop"), True),
+        ]
         assert counted.pages > 0 and counted.total_ms > 0
         assert not any("another" in each.text for each in watch.statements.values())
         assert not watch.statements_missing

@@ -3,6 +3,7 @@
 import pytest
 
 from poolbench.advice import for_repeated, for_slow
+from poolbench.surroundings import Index
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,37 @@ from poolbench.advice import for_repeated, for_slow
 )
 def test_a_slow_statement_needs_an_index_on_what_it_compares(text, way):
     assert way in for_slow(text)
+
+
+INDEXES = (
+    Index("items", ("id",), True),
+    Index("items", ("sku", "at")),
+    Index("Order", ("b",)),
+    Index("posts", ("body",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("SELECT * FROM items WHERE id = %s", "whether it uses the index on items (id) that is there"),
+        (
+            "SELECT * FROM items WHERE items.id = %s AND shop = 3",
+            "whether it uses the index on items (id) that is there",
+        ),
+        (
+            "SELECT * FROM public.items WHERE at > now() AND sku = 'a'",
+            "the index on public.items (sku, at) that is there",
+        ),
+        ('SELECT a FROM shop."Order" WHERE "b" = %s', 'whether it uses the index on shop."Order" (b) that is there'),
+        ("SELECT * FROM items WHERE at > now()", "an index on items (at), fewer"),
+        ("SELECT * FROM items WHERE sku = 'a' AND size = 3", "an index on items (sku, size), fewer"),
+        ("SELECT id FROM posts WHERE body LIKE %s", "an index on posts (body) (for LIKE"),
+        ("SELECT id FROM orders WHERE id = %s", "an index on orders (id), fewer"),
+    ],
+)
+def test_no_index_is_advised_that_is_there(text, way):
+    assert way in for_slow(text, INDEXES)
 
 
 @pytest.mark.parametrize(
