@@ -3,6 +3,28 @@
 import contextlib
 import socket
 import threading
+from pathlib import Path
+
+from tests.support.server_process import wait_until
+
+
+def answer_and_close(connection, data):
+    """Answer and close in one segment: whoever has read the answer can know that the connection is closed."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    connection.sendall(data)
+    return False
+
+
+def wait_until_read(connection):
+    """Return when the other end, on this machine, has read all that was sent: a reset takes away what is unread."""
+    ends = [f"{port:04X}" for port in (connection.getpeername()[1], connection.getsockname()[1])]
+
+    def is_read():
+        rows = (line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:])
+        queues = [row[4] for row in rows if [end.rpartition(":")[2] for end in row[1:3]] == ends]
+        return all(queue.endswith(":00000000") for queue in queues)
+
+    wait_until(is_read, "what was sent has been read")
 
 
 class RawServer:

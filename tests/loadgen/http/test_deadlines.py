@@ -63,7 +63,10 @@ def test_one_that_asks_again_when_told_is_told_again(deadlines):
                 deadlines.watch(self, now_ns() + 2_000_000)
 
     deadlines.watch(Again("again", told), now_ns() + 2_000_000)
-    gevent.sleep(0.2)
+    with gevent.Timeout(20):
+        while len(told) < 3:
+            gevent.sleep(0.005)
+    gevent.sleep(0.02)
     assert names(told) == ["again"] * 3
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
 from loadgen.http import connection as connection_module
+from loadgen.http import dialer
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import EXAMINED, FILED, LATER, STAMPED, Exchange, Failure, TimeLimits
 from loadgen.http.route import Origin
+from tests.support.raw_server import answer_and_close, wait_until_read
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000
@@ -48,28 +51,50 @@ def test_a_server_delay_lies_between_written_and_first_byte(connections, serve, 
         time.sleep(0.1)
         connection.sendall(ok_answer())
 
+    before = now_ns()
     answer = connections().exchange(origin(serve(late)), GET)
-    assert 99 * MS < answer.first_byte_ns - answer.written_ns < 200 * MS
+    assert 99 * MS < answer.first_byte_ns - answer.written_ns < now_ns() - before
 
 
 def test_a_trickling_body_does_not_lengthen_the_time_to_first_byte(connections, serve):
     def trickle(connection, _):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
+        wait_until_read(connection)
         for letter in (b"a", b"b", b"c"):
             time.sleep(0.05)
             connection.sendall(letter)
 
     answer = connections().exchange(origin(serve(trickle)), GET)
     assert answer.body == b"abc"
-    assert answer.first_byte_ns - answer.written_ns < 40 * MS
     assert answer.last_byte_ns - answer.first_byte_ns > 140 * MS
 
 
-def hog():
-    """Keep the generator busy for 0.1 s."""
-    end = time.monotonic() + 0.1
-    while time.monotonic() < end:
-        time.sleep(0)  # lets the server's thread run, but never this thread's event loop
+class Answering:
+    """A server that answers only while the generator is busy, or may be idle for all that it cares."""
+
+    def __init__(self, serve, answer):
+        self._may_answer, self._has_answered, self._answer = threading.Event(), threading.Event(), answer
+        self._server = serve(self._answer_when_it_may)
+        self.origin = origin(self._server)
+
+    def _answer_when_it_may(self, connection, _):
+        assert self._may_answer.wait(30)
+        self._answer(connection)
+        self._has_answered.set()
+
+    def await_request(self, number):
+        """Return when it has so many requests, the last of which it has not answered."""
+        while len(self._server.heads) < number:
+            gevent.sleep(0.001)
+
+    def answer(self, *, busy):
+        """Let it answer; busy: the generator does nothing else until 0.1 s later."""
+        self._has_answered.clear()
+        self._may_answer.set()
+        if busy:
+            assert self._has_answered.wait(30)  # lets the server's thread run, but never this thread's event loop
+            self._may_answer.clear()
+            time.sleep(0.1)
 
 
 @pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
@@ -90,34 +115,31 @@ def test_it_is_known_which_first_bytes_a_later_segment_dates(
 ):
     monkeypatch.setattr(connection_module, "_EXAMINED_BITS", 0)
 
-    def answer(connection, _):
+    def answer(connection):
         for piece in pieces:
             connection.sendall(piece)
+            if not busy:
+                wait_until_read(connection)
             time.sleep(pause_s)
 
-    server, link, filed = serve(answer), connections(), []
-    for _ in range(2):  # on a new connection, and on a kept one
-        waiting = gevent.spawn(link.exchange, origin(server), GET, file=lambda *row: filed.append(row[6]))
-        gevent.sleep(0)
-        if busy:
-            gevent.spawn(hog)
+    server, link, filed = Answering(serve, answer), connections(), []
+    for number in (1, 2):  # on a new connection, and on a kept one
+        waiting = gevent.spawn(link.exchange, server.origin, GET, file=lambda *row: filed.append(row[6]))
+        server.await_request(number)
+        server.answer(busy=busy)
         waiting.get()
     assert filed == [STAMPED | known] * 2
 
 
 @pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
 def test_a_busy_generator_does_not_lengthen_what_the_kernel_stamps(connections, serve, ok_answer):
-    server = serve(ok_answer())
-    link = connections()
-    link.exchange(origin(server), GET)  # connected
-
-    waiting = gevent.spawn(link.exchange, origin(server), GET)
-    gevent.sleep(0)
-    gevent.spawn(hog)
+    server, link = Answering(serve, lambda connection: connection.sendall(ok_answer())), connections()
+    waiting = gevent.spawn(link.exchange, server.origin, GET)
+    server.await_request(1)
+    server.answer(busy=True)
     answer = waiting.get()
     assert answer.stamped
-    assert now_ns() - answer.written_ns > 90 * MS
-    assert answer.first_byte_ns - answer.written_ns < 50 * MS
+    assert now_ns() - answer.first_byte_ns > 90 * MS
     assert answer.last_byte_ns == answer.first_byte_ns
 
 
@@ -176,13 +198,9 @@ def test_connection_close_is_obeyed(connections, serve, ok_answer):
 
 
 def test_a_connection_closed_while_idle_is_replaced_before_anything_is_sent(connections, serve, ok_answer):
-    def once(connection, _):
-        connection.sendall(ok_answer())
-        return False
-
-    server, link = serve(once), connections()
+    server, link = serve(lambda connection, _: answer_and_close(connection, ok_answer())), connections()
     assert link.exchange(origin(server), GET).status == 200
-    gevent.sleep(0.05)
+    gevent.sleep(dialer._PROBE_AFTER_NS / 1e9)
     assert link.exchange(origin(server), GET).status == 200
     assert server.connections == 2
 
@@ -227,7 +245,7 @@ def test_silence_before_the_head_is_a_timeout_at_the_response_limit(connections,
     before = now_ns()
     found = connections(response_s=0.2, idle_s=5).exchange(origin(serve(silent)), GET)
     assert found.name == "ETIMEDOUT"
-    assert 199 * MS <= found.at_ns - before < 400 * MS
+    assert 199 * MS <= found.at_ns - before < 2500 * MS  # the server goes away after 3 s
 
 
 def test_silence_longer_than_the_socket_limit_has_another_name(connections, serve):
@@ -255,7 +273,7 @@ def test_a_shorter_limit_holds_though_a_longer_one_was_armed_before(connections,
     assert link.exchange(origin(server), GET).status == 200
     before = now_ns()
     assert link.exchange(origin(server), b"GET /slow HTTP/1.1\r\n\r\n").name == "ETIMEDOUT"
-    assert now_ns() - before < 600 * MS
+    assert now_ns() - before < 1900 * MS  # the server answers nothing for 2 s
 
 
 def test_nobody_listening_is_refused(connections):
@@ -294,15 +312,12 @@ def test_an_address_of_a_family_that_the_kernel_does_not_have_is_passed_over(
 def test_a_request_larger_than_the_kernel_takes_at_once_is_sent_whole(connections, serve, ok_answer):
     size = 4_000_000
 
-    request = b"POST / HTTP/1.1\r\nLength: %d\r\n\r\n" % size + b"x" * size
+    request = b"POST / HTTP/1.1\r\nLength: %d\r\n\r\n" % size + b"x" * size + b"end"
 
     def whole_reader(connection, head):
-        connection.settimeout(0.3)
-        try:
-            while connection.recv(1 << 20):
-                pass
-        except TimeoutError:
-            connection.settimeout(None)
+        tail = b""
+        while not tail.endswith(b"end"):
+            tail = tail[-2:] + connection.recv(1 << 20)
         connection.sendall(ok_answer())
 
     answer = connections(response_s=5, idle_s=5).exchange(origin(serve(whole_reader)), request)
@@ -336,13 +351,13 @@ def client_sockets():
 
 
 def test_ten_users_wait_together_not_one_after_the_other(connections, serve, ok_answer):
-    def late(connection, _):
-        time.sleep(0.1)
+    all_have_asked = threading.Barrier(10, timeout=30)
+
+    def answer(connection, _):
+        all_have_asked.wait()
         connection.sendall(ok_answer())
 
-    server = serve(late)
-    before = now_ns()
-    jobs = [gevent.spawn(connections().exchange, origin(server), GET) for _ in range(10)]
+    server = serve(answer)
+    jobs = [gevent.spawn(connections(response_s=30, idle_s=30).exchange, origin(server), GET) for _ in range(10)]
     gevent.joinall(jobs)
     assert {job.value.status for job in jobs} == {200}
-    assert now_ns() - before < 500 * MS

