@@ -86,21 +86,22 @@ print(json.dumps([[greenlet.value for greenlet in asked], lent]))
 def test_each_host_of_a_list_has_the_whole_limit_to_itself(tcp):
     code = """
 first, second = silent(), silent()
-print(json.dumps([ask(engine_for([address(first), address(second), server])), ask(engine_for([server, address(first)]))]))
+at_once = engine_for([server, address(first)], connect_timeout="9")
+print(json.dumps([ask(engine_for([address(first), address(second), server])), ask(at_once)]))
 """
     (answer, seconds), (at_once, soon) = outcome(tcp, code)
     assert answer == at_once == "ok"
-    assert 1.9 <= seconds < 6 and soon < 1
+    assert 1.9 <= seconds < 6 and soon < 8
 
 
 def test_a_server_that_refuses_the_role_ends_the_search(tcp):
     code = """
 listener = silent()
-engine = engine_for([server, address(listener)], user="nobody_of_that_name")
+engine = engine_for([server, address(listener)], user="nobody_of_that_name", connect_timeout="9")
 print(json.dumps(ask(engine)))
 """
     answer, seconds = outcome(tcp, code)
-    assert "nobody_of_that_name" in answer and seconds < 1
+    assert "nobody_of_that_name" in answer and seconds < 8
 
 
 @pytest.mark.parametrize("text", ["abc", "nan", "inf", "1e300"])

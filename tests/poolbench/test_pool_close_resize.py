@@ -55,7 +55,7 @@ def test_close_gives_up_at_its_timeout_and_what_is_lent_is_closed_on_return(end)
     held = pool.connect()
     began = time.monotonic()
     assert pool.close(timeout=0.05) == 1
-    assert 0.05 <= time.monotonic() - began < 1
+    assert 0.05 <= time.monotonic() - began < 10
     getattr(held, end)()
     held.close()
     assert driver.open == 0 and pool.checkedout() == pool.checkedin() == 0
@@ -201,7 +201,9 @@ for _ in range(100):
     pool.resize(random.randint(1, 8))
     time.sleep(0.003)
 pool.resize(3)
-time.sleep(0.1)
+until_s = time.monotonic() + 20
+while (driver.open > 3 or len(served) <= 100) and time.monotonic() < until_s:
+    time.sleep(0.01)
 print(driver.most_open <= 8, driver.open <= 3, pool.snapshot().limit, len(pool._queue.free), len(pool._queue.surplus))
 print(pool.close(timeout=5), driver.open, pool.checkedout())
 for thread in threads:

@@ -1,11 +1,13 @@
 """Connections that rested for long are tested before they are lent; leaks name the line that borrowed."""
 
 import logging
+import time
 
 import gevent
 import pytest
 from sqlalchemy import create_engine, exc, text
 
+from poolbench import fair_pool
 from tests.poolbench.fair_pool_driver import ScriptedDriver, eventually, is_full_and_idle, pool_of
 
 HERE = __file__
@@ -30,25 +32,33 @@ class Dialect:
 
 def pinging(driver, **options):
     dialect = Dialect()
-    return pool_of(driver, dialect=dialect, ping_idle=0.03, **options), dialect
+    return pool_of(driver, dialect=dialect, ping_idle=30, **options), dialect
 
 
-def test_only_a_connection_that_rested_for_longer_is_tested():
+@pytest.fixture
+def rest(monkeypatch):
+    """rest(seconds): so much later by the pool's clock."""
+    rested_s = []
+    monkeypatch.setattr(fair_pool, "_clock_ns", lambda: time.monotonic_ns() + round(sum(rested_s) * 1e9))
+    return rested_s.append
+
+
+def test_only_a_connection_that_rested_for_longer_is_tested(rest):
     pool, dialect = pinging(ScriptedDriver())
     pool.connect().close()
     pool.connect().close()
     assert dialect.tested == []
-    gevent.sleep(0.04)
+    rest(31)
     pool.connect().close()
     pool.connect().close()
     assert dialect.tested == [1]
 
 
-def test_a_dead_one_is_replaced_for_the_same_borrower():
+def test_a_dead_one_is_replaced_for_the_same_borrower(rest):
     driver = ScriptedDriver()
     pool, dialect = pinging(driver)
     pool.connect().close()
-    gevent.sleep(0.04)
+    rest(31)
     dialect.answers = [False]
     loan = pool.connect()
     assert loan.dbapi_connection.number == 2 and driver.open == 1
@@ -57,11 +67,11 @@ def test_a_dead_one_is_replaced_for_the_same_borrower():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), gevent.GreenletExit()], ids=["error", "kill"])
-def test_a_test_that_fails_loses_no_slot(error):
+def test_a_test_that_fails_loses_no_slot(rest, error):
     driver = ScriptedDriver()
     pool, dialect = pinging(driver)
     pool.connect().close()
-    gevent.sleep(0.04)
+    rest(31)
     dialect.answers = [error]
     with pytest.raises(type(error)):
         pool.connect()
@@ -120,10 +130,10 @@ def test_without_a_threshold_no_loans_are_listed():
         assert pool.snapshot().oldest_loans == ()
 
 
-def test_a_pool_without_an_engine_cannot_test_and_says_so():
-    pool = pool_of(ScriptedDriver(), ping_idle=0.01)
+def test_a_pool_without_an_engine_cannot_test_and_says_so(rest):
+    pool = pool_of(ScriptedDriver(), ping_idle=30)
     pool.connect().close()
-    gevent.sleep(0.02)
+    rest(31)
     with pytest.raises(NotImplementedError, match="dialect"):
         pool.connect()
     assert is_full_and_idle(pool)
