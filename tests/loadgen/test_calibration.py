@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import psutil
@@ -40,15 +41,18 @@ def report(*response_times_ms, generator=None):
     return Report(total, (total,), Extras("1", "open", generator=generator or {}))
 
 
+@pytest.mark.usefixtures("ahead_of_others")
 def test_it_measures_in_half_a_second_and_leaves_nothing_behind():
     children = psutil.Process().children()
     found = calibrate()
+    # At this moment, this thread included: the average of a minute knows nothing yet of programs that have just begun.
+    running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
     assert psutil.Process().children() == children
-    if found is None and os.getloadavg()[0] > os.cpu_count():
+    if found is None and running > os.cpu_count():
         pytest.skip("this machine is too busy to be calibrated")
     assert 0 < found.request_cpu_us < found.user_cpu_us
     assert 0 < found.resolution_ms < 100
-    assert found.took_s < 0.5 or os.getloadavg()[0] > 1
+    assert found.took_s < 0.5 or running > 1
 
 
 def test_the_peer_outlives_users_who_are_cut_off():

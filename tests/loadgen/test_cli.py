@@ -49,7 +49,7 @@ def test_run_prints_artillerys_console_and_writes_the_report(script, tmp_path):
     assert re.fullmatch(r"Phase started: brief \(index: 0, duration: 1s\) \d\d:\d\d:\d\d\([+-]\d{4}\)", lines[1])
     assert lines[2] == ""
     assert lines.count("been there") == 5
-    assert re.search(r"^All VUs finished\. Total time: [01] seconds?$", done.stdout, re.MULTILINE)
+    assert re.search(r"^All VUs finished\. Total time: \d+ seconds?$", done.stdout, re.MULTILINE)
     assert lines[-1] == f"Log file: {out}"
     total = from_json(out.read_text()).aggregate
     assert total.counters["vusers.completed"] == total.counters["http.codes.200"] == 5

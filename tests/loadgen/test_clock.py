@@ -11,7 +11,8 @@ from loadgen.clock import KERNEL_STAMPS, Alarm, WallOffset, now_ns
 
 def test_the_offset_turns_monotonic_instants_into_epoch_time():
     wall = WallOffset()
-    assert abs(now_ns() + wall.wall_ns - time.time_ns()) < 5_000_000
+    # The least of some, for another program may come between two looks at clocks.
+    assert min(abs(now_ns() + wall.wall_ns - time.time_ns()) for _ in range(20)) < 5_000_000
 
 
 def test_measuring_again_finds_the_same_offset():
@@ -33,6 +34,7 @@ def test_the_kernel_stamps_as_long_as_an_offset_exists():
     assert stamped.fileno() == -1
 
 
+@pytest.mark.usefixtures("ahead_of_others")
 def test_the_alarm_is_more_exact_than_a_millisecond():
     alarm = Alarm()
     lags = []
@@ -42,16 +44,18 @@ def test_the_alarm_is_more_exact_than_a_millisecond():
         lags.append(now_ns() - due)
     alarm.close()
     assert min(lags) >= 0
-    assert sorted(lags)[25] < 700_000
+    # Not the middle one: a busy machine makes many late, and a clock of milliseconds would make each of them late.
+    assert sorted(lags)[10] < 700_000
 
 
 def test_the_alarm_does_not_wait_for_what_has_passed():
-    alarm = Alarm()
-    before = now_ns()
+    alarm, took_ns = Alarm(), []
     for _ in range(100):
+        before = now_ns()
         alarm.sleep_until(before)
+        took_ns.append(now_ns() - before)
     alarm.close()
-    assert now_ns() - before < 50_000_000
+    assert sorted(took_ns)[90] < 500_000
 
 
 def test_a_sleep_that_was_broken_off_does_not_shorten_the_next():

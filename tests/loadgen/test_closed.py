@@ -1,5 +1,8 @@
 """ApacheBench's workload: a number of requests shared by a number of users, with failures counted by kind."""
 
+import threading
+import time
+
 import gevent
 import pytest
 
@@ -9,13 +12,20 @@ from loadgen.http.route import Origin
 from loadgen.recorder import Recorder
 
 
-def run(server_port, *, stop_after=None, **work):
+def run(server_port, *, stop_when=None, **work):
+    """stop_when() tells whether the run is to be interrupted."""
     wall = WallOffset()
     recorder = Recorder(wall)
     closed = ClosedRun(Workload(Origin("http", "127.0.0.1", server_port), "/p?q=1", **work), recorder, wall, "test/1")
-    if stop_after is not None:
-        gevent.spawn_later(stop_after, closed.stop)
+    if stop_when is not None:
+        gevent.spawn(_stop, closed, stop_when)
     return closed, closed.run(), recorder.report().aggregate
+
+
+def _stop(closed, when):
+    while not when():
+        gevent.sleep(0.005)
+    closed.stop()
 
 
 @pytest.mark.parametrize(("requests", "users"), [(1, 1), (7, 3), (50, 10), (10, 10)])
@@ -61,13 +71,15 @@ def test_a_connection_header_of_the_users_own_decides_whether_connections_are_ke
 
 
 def test_users_are_at_work_at_the_same_time(serve, ok_answer):
+    all_have_asked = threading.Barrier(10, timeout=30)
+
     def late(connection, _):
-        gevent.sleep(0.1)
+        all_have_asked.wait()
+        time.sleep(0.1)
         connection.sendall(ok_answer())
 
-    before = now_ns()
     _, samples, _ = run(serve(late).port, requests=10, concurrency=10)
-    assert now_ns() - before < 600_000_000
+    assert samples.answered == 10
     assert samples.total_us.min() > 99_000
 
 
@@ -133,7 +145,8 @@ def test_a_target_that_dies_is_given_up_and_each_finished_request_is_told_once(s
 
 def test_refused_connections_let_an_interrupt_through(monkeypatch):
     monkeypatch.setattr("loadgen.closed._REFUSED_MAX", 10**9)
-    closed, samples, _ = run(1, requests=1000, concurrency=3, stop_after=0.05)
+    until_ns = now_ns() + 50_000_000
+    closed, samples, _ = run(1, requests=1000, concurrency=3, stop_when=lambda: now_ns() > until_ns)
     assert closed.interrupted
     assert len(samples.total_us) == 0
 
@@ -141,13 +154,13 @@ def test_refused_connections_let_an_interrupt_through(monkeypatch):
 def test_the_time_limit_ends_the_run(serve, ok_answer):
     before = now_ns()
     _, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, duration_s=0.3)
-    assert 0.29 < (now_ns() - before) / 1e9 < 1.0
-    assert 0.25 < samples.time_taken_s < 0.6
+    assert 0.29 < samples.time_taken_s < (now_ns() - before) / 1e9
     assert len(samples.total_us) > 10
 
 
 def test_an_interrupted_run_keeps_what_it_has(serve, ok_answer):
-    closed, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, stop_after=0.3)
+    server = serve(ok_answer())
+    closed, samples, _ = run(server.port, requests=10**9, concurrency=2, stop_when=lambda: len(server.heads) > 20)
     assert closed.interrupted
     assert len(samples.total_us) > 10
 
@@ -156,7 +169,8 @@ def test_requests_without_an_answer_at_the_interrupt_are_counted(serve):
     def silent(connection, _):
         gevent.sleep(5)
 
-    _, samples, total = run(serve(silent).port, requests=9, concurrency=4, stop_after=0.3)
+    server = serve(silent)
+    _, samples, total = run(server.port, requests=9, concurrency=4, stop_when=lambda: len(server.heads) == 4)
     assert total.counters["http.requests"] == 4
     assert len(samples.total_us) == samples.answered == 0
 

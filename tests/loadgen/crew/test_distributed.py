@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
 ):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 5, "arrivalRate": 20}]), "--dask", cluster.address)
-    wait_until(lambda: len(server.heads) > 30, limit_s=40)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 50, limit_s=40)  # past two seconds, so that more than half of it has arrived
     victim = cluster.workers[1]
     shards = victim.shards
     assert len(shards) == 1
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
     assert not lives(shards[0])
     sent, filed = len(server.heads), report.aggregate.counters["http.requests"]
     assert 50 < filed <= sent < 100
-    assert sent - filed <= 15  # a second's worth of one worker, and what was sent meanwhile
+    assert sent - filed <= 20  # two seconds' worth of one worker: one since its last report, and one on a busy machine
 
 
 @pytest.mark.slow

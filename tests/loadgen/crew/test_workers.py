@@ -87,7 +87,7 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
 def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")
-    wait_until(lambda: len(server.heads) > 30, limit_s=60)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 50, limit_s=60)  # past two seconds, so that more than half of it has arrived
     os.kill(workers_of(process)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3
@@ -97,7 +97,7 @@ def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, ser
     assert any("worker 2 of 2" in warning for warning in report.extras.warnings)
     sent, told = len(server.heads), report.aggregate.counters["http.requests"]
     assert 40 < told <= sent < 80
-    assert sent - told <= 15  # a second's worth of one worker, and what was sent meanwhile
+    assert sent - told <= 20  # two seconds' worth of one worker: one since its last report, and one on a busy machine
 
 
 def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path):

@@ -418,11 +418,11 @@ def test_parallel_branches_share_the_connection_and_think_at_once(target):
     walk = Walk(
         target,
         [
-            {"parallel": [{"think": "500ms"}, {"think": "500ms"}, get("/a", capture={"regexp": "ok", "as": "v"})]},
+            {"parallel": [*[{"think": "500ms"}] * 6, get("/a", capture={"regexp": "ok", "as": "v"})]},
             {"log": "{{ v }}"},
         ],
     )
-    assert time.monotonic() - started < 0.95
+    assert time.monotonic() - started < 2.9
     assert walk.lines == ["ok"]
 
 

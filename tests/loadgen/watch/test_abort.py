@@ -128,15 +128,18 @@ def test_a_mistake_is_found_before_anything_is_sent(tmp_path, serve, ok_answer, 
 @contextmanager
 def watched(totals):
     """A watch over a run whose figures are the next of these each time that they are looked at."""
-    stopped, warnings = [], []
+    stopped, warnings, looks = [], [], []
     figures = iter(totals)
     watch = AbortWatch([Condition.parse("http.codes.500 > 5", "--abort-on")], lambda _: None)
     progress = Progress(FIRST_LOOK_S, 0, 0, 0, 0)
-    underway = Underway(
-        lambda: Period(0), lambda: next(figures), lambda: progress, lambda: stopped.append(1), warnings.append
-    )
-    with watch.observe(underway):
-        yield watch, underway, stopped, warnings
+
+    def look():
+        looks.append(watch.ended_by)
+        return next(figures)
+
+    underway = Underway(lambda: Period(0), look, lambda: progress, lambda: stopped.append(1), warnings.append)
+    with watch.observe(underway), gevent.Timeout(60):
+        yield watch, underway, stopped, warnings, looks
 
 
 def seen(start_ms, failed):
@@ -145,11 +148,12 @@ def seen(start_ms, failed):
 
 @pytest.mark.slow
 def test_a_condition_must_hold_at_several_looks_in_a_row():
-    with watched([seen(10_000, n) for n in (6, 0, *(6 for _ in range(LOOKS_LEAST)))]) as (watch, _, stopped, warnings):
-        gevent.sleep(LOOKS_LEAST + 1.5)
-        assert watch.ended_by is None
-        gevent.sleep(1)
+    figures = [seen(10_000, n) for n in (6, 0, *(6 for _ in range(LOOKS_LEAST)))]
+    with watched(figures) as (watch, _, stopped, warnings, looks):
+        while watch.ended_by is None:
+            gevent.sleep(0.1)
         assert watch.ended_by.rule == "http.codes.500 > 5"
+    assert looks == [None] * (LOOKS_LEAST + 2), "before the last of these looks, nothing has ended it"
     assert stopped == [1]
     assert len(warnings) == 1
 
@@ -157,8 +161,10 @@ def test_a_condition_must_hold_at_several_looks_in_a_row():
 @pytest.mark.slow
 def test_periods_that_are_over_are_part_of_the_figures():
     later = [seen(20_000, 2)] * 10
-    with watched([seen(10_000, 1), *later]) as (watch, underway, _, _):
-        gevent.sleep(1.5)
+    with watched([seen(10_000, 1), *later]) as (watch, underway, _, _, looks):
+        while not looks:
+            gevent.sleep(0.1)
         underway.period_over(seen(10_000, 4))
-        gevent.sleep(LOOKS_LEAST + 0.5)
+        while watch.ended_by is None:
+            gevent.sleep(0.1)
     assert watch.ended_by.line == "FAILED: http.codes.500 > 5 (http.codes.500 6)"

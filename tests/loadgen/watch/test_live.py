@@ -267,11 +267,14 @@ def test_who_has_seen_the_run_may_load_the_report_again_after_the_end(fake_run, 
     if not stays:
         events.close()
     live.finish(report(1, periods=2))
-    closing = gevent.spawn(live.close, 5.0, 1.0)
-    assert "Load test report" in ask(live)[2]
-    gevent.sleep(0.2)
-    assert "Load test report" in ask(live)[2]
-    closing.get(timeout=5)
+    closing = gevent.spawn(live.close, 5.0, 30.0)
+    for _ in range(2):
+        assert "Load test report" in ask(live)[2]
+        gevent.sleep(0.1)
+    assert not closing.ready()
+    # As Ctrl-C does.
+    closing.kill()
+    live.close()
     events.close()
 
 
