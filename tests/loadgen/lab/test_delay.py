@@ -104,15 +104,15 @@ def test_bytes_come_back_whole_and_in_order(delayed_echo, chunks, round_trip):
 
 
 def test_a_delay_does_not_limit_the_bandwidth(delayed_echo):
-    """8 MB there and back at 200 ms: a proxy that waited for each chunk of 256 KB would take 3 s for the delays alone."""
-    delayed_echo.set(200)
+    """8 MB there and back at 500 ms: a proxy that waited for each chunk of 256 KB would take 8 s for the delays alone."""
+    delayed_echo.set(500)
     block = bytes(range(256)) * 4096 * 8
     with connected(delayed_echo) as connection:
         threading.Thread(target=connection.sendall, args=(block,), daemon=True).start()
         first = received(connection, 1)
         began = time.monotonic()
         assert first + received(connection, len(block) - 1) == block
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 7
 
 
 def test_a_round_trip_takes_the_time_asked_for_and_may_be_changed_while_connections_live(delayed_echo):
@@ -125,7 +125,7 @@ def test_a_round_trip_takes_the_time_asked_for_and_may_be_changed_while_connecti
 
 
 def test_opening_a_connection_costs_the_round_trip_of_its_handshake(delayed_echo):
-    """Counted from before the connection is opened: how long a busy machine takes to say that it is open is part of the round trips."""
+    """Counted from before it is opened: how long a busy machine takes to say that it is open is part of the round trips."""
     delayed_echo.set(60)
     began = time.monotonic()
     with connected(delayed_echo) as connection:
@@ -236,7 +236,7 @@ def test_every_arrangement_is_measured_at_every_distance(postgres, tmp_path, mon
     ]
     assert all(cell.failed_share == 0 and cell.total_ms.count > 0 for cell in cells)
     by = {(c.round_trip_ms, c.arrangement): c.total_ms.quantile(0.5) for c in cells}
-    assert by[25.0, "null"] > 4 * 25 + by[0.0, "null"] / 2  # handshake, login, statement
+    assert by[25.0, "null"] > 4 * 25  # handshake, login, statement
     if pooled:
         assert by[25.0, distance.NEAR_APP] < by[25.0, distance.NEAR_DATABASE]
 

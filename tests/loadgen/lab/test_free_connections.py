@@ -54,6 +54,7 @@ def test_the_limits_of_the_role_and_of_the_database_count(server, limited):
 
 
 def test_half_of_what_is_free_is_shared_by_the_servers_and_too_little_is_refused(server):
+    await_free(server.url, FREE)
     assert UsersDatabase(server.url, None, 3).most == FREE // 2 // 3
     query(server.admin_url, f"ALTER ROLE {ROLE} CONNECTION LIMIT 8")
     try:

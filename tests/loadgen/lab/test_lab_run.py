@@ -40,7 +40,8 @@ def session(tmp_path_factory):
     out = tmp_path_factory.mktemp("lab") / "made" / "by" / "the lab"
     before = children()
     evidence, said = run(options(out, "B.1.c1", "B.3.c1", "A.pool10", "A.analytics", "A.nested.c1", "A.plain.c1"))
-    assert children() == before
+    # An autovacuum worker of a server that other tests share may come and go.
+    wait_until(lambda: children() <= before, "what it started has ended", 10)
     return out, evidence, said
 
 
@@ -184,7 +185,7 @@ def test_a_killed_lab_leaves_no_server_behind(start_process, tmp_path):
     process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", tmp_path / "out"])
     wait_until(lambda: descendants(process.pid, "gunicorn"), "its servers have been started", 60)
     family = descendants(process.pid)
-    assert any("postgres" in " ".join(each.cmdline()) for each in family)
+    assert descendants(process.pid, "postgres")
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
