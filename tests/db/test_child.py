@@ -112,7 +112,7 @@ def test_a_child_that_ignores_sigterm_is_killed(python, log):
 def test_signals_are_sent_in_turn(python, log):
     source = IGNORES_SIGTERM.replace("import signal", "import sys, signal") + "\n"
     source = source.replace("print", "signal.signal(signal.SIGINT, lambda *_: sys.exit(5))\nprint")
-    child = python(source, log=log, patience_s=0.2, stop_signals=(signal.SIGTERM, signal.SIGINT))
+    child = python(source, log=log, patience_s=0.5, stop_signals=(signal.SIGTERM, signal.SIGINT))
     child.await_ready(lambda: "ready" in child.output(), 10)
     assert child.stop() == 5
 

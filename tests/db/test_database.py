@@ -302,7 +302,7 @@ def test_a_server_that_does_not_answer_is_given_up():
         started = time.monotonic()
         with pytest.raises(errors.DatabaseDown, match="timeout"):
             Database(DatabaseSettings.from_mapping({"DATABASE_URL": url})).migrate()
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 9
 
 
 def test_what_a_strategy_cannot_honour_is_named(caplog):

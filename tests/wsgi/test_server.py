@@ -82,9 +82,7 @@ def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, 
         lock.close()
         assert running.result().status == 200
     idle.close()
-    started = time.monotonic()
-    assert server.process.wait(10) == 0
-    assert time.monotonic() - started < 3
+    assert server.process.wait(15) == 0, "much sooner than the 20 s that the server would wait for clients"
 
 
 def test_keep_alive_answers_do_not_stall(shared_service):
