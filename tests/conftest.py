@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from db.embedded import temporary_postgres
 from tests.support.paths import ROOT
 from tests.support.server_process import ServerProcess, serving, start_server, wait_until
 
-# How long an example takes depends mostly on what else the machine does. Every run draws examples of its own.
-settings.register_profile("poolbench", deadline=None, max_examples=40)
+# How long an example takes depends mostly on what else the machine does, and drawing it too. Every run draws examples of its own.
+settings.register_profile("poolbench", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("poolbench")
 
 # The commands under test must not fill the summary of the job that runs the tests.

@@ -147,7 +147,7 @@ def test_the_statement_of_a_client_that_is_gone_is_ended(logging_postgres, bounc
     client.cursor().execute("SELECT pg_sleep(60)")
     wait_until(busy, "the statement runs")
     client.close()
-    wait_until(lambda: not busy(), "the server notices", 30)
+    wait_until(lambda: not busy(), "the server notices")
 
 
 # What the service must not rely on: each of these works on a connection of one's own.

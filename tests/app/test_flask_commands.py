@@ -13,6 +13,6 @@ from tests.support.paths import BIN, ROOT
 def test_asking_what_there_is_starts_no_database(arguments):
     environment = {"PATH": os.environ["PATH"], "PG_BIN_DIR": "/nowhere"}  # a start would fail here
     command = [str(BIN / "flask"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and done.stderr == ""
     assert "links" in done.stdout

@@ -113,7 +113,7 @@ def test_the_pools_of_all_workers_are_added_up(service):
         pools = [answer.json for answer in service.get_many("/pool", 20)]
         return len({pool["pid"] for pool in pools if pool["idle"]}) == WORKERS
 
-    wait_until(both_keep_connections, "both workers keep connections", 30)
+    wait_until(both_keep_connections, "both workers keep connections")
 
     def added_up():
         # Long enough for each worker to publish its state and to add up anew.
@@ -122,7 +122,7 @@ def test_the_pools_of_all_workers_are_added_up(service):
         idle = {pool["pid"]: pool["idle"] for pool in found}
         return len(idle) == WORKERS and {pool["all_workers"]["idle"] for pool in found} == {sum(idle.values())}
 
-    wait_until(added_up, "the sum is that of the workers' own pools", 30)
+    wait_until(added_up, "the sum is that of the workers' own pools")
     pools = all_workers(service)
     assert (pools["workers"], pools["size"], pools["waiting"]) == (WORKERS, 6, 0)
     # A worker folds clicks now and then.

@@ -294,7 +294,7 @@ def test_an_invalid_list_of_proxies_stops_the_start():
         "PORT": str(free_port()),
     }
     command = [str(BIN / "gunicorn"), "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and "TRUSTED_PROXIES" in done.stderr and len(done.stderr.splitlines()) == 1
 
 

@@ -279,7 +279,7 @@ def upgrade_alone(database):
         "Database(DatabaseSettings.from_mapping({'DATABASE_URL': sys.argv[1]})).migrate()"
     )
     url = database.settings.url.render_as_string(hide_password=False)
-    subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code, url], cwd=ROOT, check=True, timeout=60)
 
 
 def test_a_click_is_counted_for_its_link_only(make):

@@ -43,11 +43,11 @@ def report(*response_times_ms, generator=None):
 
 @pytest.mark.usefixtures("ahead_of_others")
 def test_it_measures_in_half_a_second_and_leaves_nothing_behind():
-    children = psutil.Process().children()
+    before = set(psutil.Process().children())
     found = calibrate()
     # At this moment, this thread included: the average of a minute knows nothing yet of programs that have just begun.
     running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
-    assert psutil.Process().children() == children
+    assert set(psutil.Process().children()) <= before
     if found is None and running > os.cpu_count():
         pytest.skip("this machine is too busy to be calibrated")
     assert 0 < found.request_cpu_us < found.user_cpu_us

@@ -480,7 +480,7 @@ def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, start_pr
 def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer, start_process):
     server = serve(ok_answer())
     process = start_process([sys.executable, "-m", "loadgen", "ab", "-n", "100000000", "-c", "2", f"{server.url}/"])
-    wait_until(lambda: len(server.heads) >= 50, "it is under way", 30)
+    wait_until(lambda: len(server.heads) >= 50, "it is under way")
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -75,7 +75,7 @@ def test_an_interrupt_ends_a_closed_phase(tmp_path, serve, start_process):
     config = {"target": server.url, "phases": [{"duration": 60, "concurrency": 2}]}
     script.write_text(json.dumps({"config": config, "scenarios": [{"flow": [{"get": {"url": "/"}}]}]}))
     process = start_process([sys.executable, "-m", "loadgen", "run", script])
-    wait_until(lambda: len(server.heads) > 4, "users come one after the other", 30)
+    wait_until(lambda: len(server.heads) > 4, "users come one after the other")
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 143

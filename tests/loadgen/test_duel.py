@@ -172,7 +172,7 @@ def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, scrip
     out = tmp_path / "out"
     command = [sys.executable, "-m", "loadgen", "duel", *urls, script, "--minutes", "5", "--format", "json", "-o", out]
     process = start_process(command)
-    wait_until(lambda: all(len(server.heads) > 10 for server in servers), "both targets are under load", 60)
+    wait_until(lambda: all(len(server.heads) > 10 for server in servers), "both targets are under load")
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130

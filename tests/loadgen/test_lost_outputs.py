@@ -204,7 +204,7 @@ def test_an_interrupt_ends_a_run_in_a_catastrophic_regular_expression(start, tmp
     flow = [{"get": {"url": "/", "capture": capture}}]
     server = serve(ok_answer(b"a" * 5000 + b"!"))
     process = start("run", script(tmp_path, server.url, flow, seconds=30))
-    wait_until(lambda: server.heads, "the user asks", 30)
+    wait_until(lambda: server.heads, "the user asks")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130

@@ -176,7 +176,7 @@ def service(tmp_path, start_process):
         port = free_port()
         start_process([sys.executable, str(tmp_path / "service.py"), str(port), str(seconds)])
         curl = ["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{port}/"]
-        wait_until(lambda: subprocess.run(curl, check=False).returncode == 0, "the service answers", 20)
+        wait_until(lambda: subprocess.run(curl, check=False).returncode == 0, "the service answers")
         return f"http://127.0.0.1:{port}"
 
     return start

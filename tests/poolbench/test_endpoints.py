@@ -199,7 +199,7 @@ def test_a_file_is_sent_by_the_server_in_another_thread_with_its_length(tmp_path
         with urllib.request.urlopen(f"http://127.0.0.1:{server.effective_port}/", timeout=10) as answer:
             assert answer.headers["Content-Length"] == "300000" and len(answer.read()) == 300_000
         # The server closes the file after it has sent the last of it.
-        wait_until(lambda: not BOOK.requests, "the request has ended", 10)
+        wait_until(lambda: not BOOK.requests, "the request has ended")
     finally:
         # By its own thread: closing sockets that it waits for would be an error there, which a later test would get.
         server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))

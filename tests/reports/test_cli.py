@@ -340,7 +340,7 @@ def test_colour_is_for_terminals_without_no_color(no_color, coloured):
     code = "from reports.cli import diff; diff(['published:B.1.c1', 'published:B.3.c1'])"
     leader, follower = pty.openpty()
     environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm"}
-    subprocess.run([sys.executable, "-c", code], stdout=follower, env=environment, timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", code], stdout=follower, env=environment, timeout=60, check=True)
     os.close(follower)
     shown = b""
     while chunk := _read(leader):
@@ -361,4 +361,4 @@ def _read(terminal):
 def test_help_needs_neither_numpy_nor_a_report():
     code = "import sys; from reports.cli import diff, report; sys.exit(bool({'numpy', 'orjson'} & sys.modules.keys()))"
 
-    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

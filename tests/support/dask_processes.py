@@ -58,7 +58,7 @@ class Dask:
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         new = [self.worker() for _ in range(count - len(self.workers))]
         self.workers += new
-        wait_until(lambda: all(worker.registered() for worker in new), limit_s=30)
+        wait_until(lambda: all(worker.registered() for worker in new))
 
     def worker(self, **options):
         """Start one more worker, which may not have registered yet."""

@@ -49,7 +49,7 @@ def test_clients_may_come_by_a_socket_in_the_file_system(start_process, postgres
     path = tmp_path / "service.sock"
     command = [BIN / "gunicorn", "-c", "wsgi/gunicorn_conf.py", "--bind", f"unix:{path}", "wsgi:create_app()"]
     server = start_process(command, env={**os.environ, "DATABASE_URL": postgres.url, "WEB_CONCURRENCY": "1"})
-    wait_until(path.exists, "the service listens", 30)
+    wait_until(path.exists, "the service listens")
     with closing(socket.socket(socket.AF_UNIX)) as client:
         client.settimeout(30)
         client.connect(str(path))
@@ -141,7 +141,7 @@ def test_an_answer_that_cannot_be_sent_is_a_whole_500():
 ])  # fmt: skip
 def test_a_wrong_setting_stops_the_start_with_one_line(name, value):
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://127.0.0.1:1/x", name: value}
-    done = subprocess.run(GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and name in done.stderr and "hunter2" not in done.stderr
 
@@ -153,7 +153,7 @@ def test_a_port_in_use_is_one_line():
         taken.listen()
         environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://127.0.0.1:1/x", "PORT": str(port)}
         done = subprocess.run(
-            GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False
+            GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr.splitlines()[-1]
@@ -166,7 +166,7 @@ def test_seeding_says_what_it_did(postgres):
     url = f"{postgres.url}?options=-csearch_path%3Dseeded"
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
     command = [str(BIN / "flask"), "links", "seed", "12", "--clicks", "30"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "added 12 links" in done.stdout and "360 clicks" in done.stdout
 

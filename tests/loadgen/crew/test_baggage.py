@@ -61,7 +61,7 @@ def test_files_processor_and_its_modules_travel_and_are_not_looked_for_where_the
     packed = pack(Job(script, 7))
     for path in sorted(script_folder.rglob("*.py"), reverse=True):
         path.unlink()
-    done = subprocess.run([sys.executable, "-c", UNPACK], input=packed, capture_output=True, check=False, timeout=40)
+    done = subprocess.run([sys.executable, "-c", UNPACK], input=packed, capture_output=True, check=False, timeout=60)
     assert done.stdout.decode() == "7 hello ada (('a', 1), ('b', 2)) True\n", done.stderr.decode()
 
 

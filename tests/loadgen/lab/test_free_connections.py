@@ -24,7 +24,7 @@ def server():
 
 def await_free(url, number):
     """A session ends a little after its connection was closed."""
-    wait_until(lambda: free_connections(url) == (number, ALLOWED), f"{number} connections are free", 30)
+    wait_until(lambda: free_connections(url) == (number, ALLOWED), f"{number} connections are free")
 
 
 def test_the_sessions_of_other_roles_and_databases_are_not_free(server):
@@ -35,7 +35,7 @@ def test_the_sessions_of_other_roles_and_databases_are_not_free(server):
             opened.enter_context(closing(connect(url)))
         await_free(server.url, FREE - 7)
         # Of this database alone.
-        wait_until(lambda: count_backends(server.url) == 5, "only the five are left", 30)
+        wait_until(lambda: count_backends(server.url) == 5, "only the five are left")
         with BackendWatch(server.url) as watch:
             pass
         assert watch.peak >= 5

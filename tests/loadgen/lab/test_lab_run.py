@@ -18,6 +18,9 @@ from reports.formats.apachebench import all_from_text
 from reports.formats.artillery_json import from_json
 from tests.support.server_process import descendants, read_until, wait_until
 
+# The session that the first test waits for takes half a minute, and three times as long on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 SMALL = Sizes(requests=60, ab_s=2.0, phase_s=1)
 
 
@@ -41,7 +44,7 @@ def session(tmp_path_factory):
     before = children()
     evidence, said = run(options(out, "B.1.c1", "B.3.c1", "A.pool10", "A.analytics", "A.nested.c1", "A.plain.c1"))
     # An autovacuum worker of a server that other tests share may come and go.
-    wait_until(lambda: children() <= before, "what it started has ended", 10)
+    wait_until(lambda: children() <= before, "what it started has ended")
     return out, evidence, said
 
 
@@ -146,7 +149,7 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(start_process, tm
     process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "B.3", "--out", out])
     read_until(process.stderr, "B.3.c100")
     started = psutil.Process(process.pid)
-    wait_until(lambda: len(started.net_connections()) >= 20, "its hundred users have begun", 30)
+    wait_until(lambda: len(started.net_connections()) >= 20, "its hundred users have begun")
     family = descendants(process.pid)
     assert family
     process.send_signal(signal.SIGINT)
@@ -172,7 +175,7 @@ def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path):
         turns.update(each.pid for each in found)
         return len(turns) > 1
 
-    wait_until(the_first_has_been_measured, "the second turn has begun", 60)
+    wait_until(the_first_has_been_measured, "the second turn has begun")
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in said
@@ -183,7 +186,7 @@ def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
 def test_a_killed_lab_leaves_no_server_behind(start_process, tmp_path):
     process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", tmp_path / "out"])
-    wait_until(lambda: descendants(process.pid, "gunicorn"), "its servers have been started", 60)
+    wait_until(lambda: descendants(process.pid, "gunicorn"), "its servers have been started")
     family = descendants(process.pid)
     assert descendants(process.pid, "postgres")
     process.kill()

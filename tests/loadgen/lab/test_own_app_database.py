@@ -224,7 +224,7 @@ def test_tables_of_the_same_name_in_two_schemas_are_told_apart(own_table):
         query(own_table.admin_url, "INSERT INTO rows_of_app DEFAULT VALUES")
         query(own_table.admin_url, "INSERT INTO other.rows_of_app SELECT generate_series(1, 3)")
         told = {"rows_of_app: 1 rows added", "other.rows_of_app: 3 rows added"}
-        wait_until(lambda: told <= set(database.written()), "the statistics show both", 10)
+        wait_until(lambda: told <= set(database.written()), "the statistics show both")
     finally:
         query(own_table.admin_url, "DROP SCHEMA other CASCADE")
 

@@ -173,7 +173,7 @@ def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, start_process, tmp_
             found.update(samples(page.read().decode()))
         return found.get(("poolbench_responses_total", "200"), 0) > 20
 
-    wait_until(told, limit_s=60)
+    wait_until(told)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 0, said
     assert 20 < found["poolbench_responses_total", "200"] <= 80

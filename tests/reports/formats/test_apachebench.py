@@ -225,7 +225,7 @@ def test_the_layout_is_that_of_the_installed_ab():
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/"
-        done = subprocess.run(["ab", "-n", "9", "-c", "3", url], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(["ab", "-n", "9", "-c", "3", url], capture_output=True, text=True, timeout=60, check=True)
         server.shutdown()
     theirs = done.stdout[done.stdout.index("Server Software:") :]
     ours = to_text(AbReport.of(samples([1] * 9, server_software=from_text(theirs).server_software)))
