@@ -96,6 +96,7 @@ def test_a_quick_rejection_is_no_recovery(watching, errors, turned_away, stops):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ahead_of_others")
 def test_users_of_a_step_do_not_fail_in_the_next_one_and_the_time_is_kept(serve, tmp_path, monkeypatch):
     for name, seconds in {"LEAST_STEP_S": 1, "LONGEST_STEP_S": 1, "_ENDING_S": 0, "_DRAIN_S": 0.0}.items():
         monkeypatch.setattr(capacity, name, seconds)

@@ -73,6 +73,7 @@ def test_memory_and_time_of_a_run_are_bounded_whatever_is_sent(tmp_path, serve, 
     flow = [{"loop": [{"get": {"url": "/{{ kind }}", "capture": {"json": "$.a", "as": "a"}}}], "count": 20}]
     config = {
         "target": serve(answer).url,
+        "http": {"timeout": 60},
         "phases": [{"duration": "500ms", "arrivalCount": len(ANSWERS)}],
         "payload": {"path": "kinds.csv", "fields": ["kind"], "order": "sequence"},
     }

@@ -18,7 +18,7 @@ from reports.formats.apachebench import all_from_text
 from reports.formats.artillery_json import from_json
 from tests.support.server_process import descendants, read_until, wait_until
 
-# The session that the first test waits for takes half a minute, and three times as long on a busy machine.
+# The session that the first test waits for has taken 90 s on a busy machine.
 pytestmark = pytest.mark.timeout(300)
 
 SMALL = Sizes(requests=60, ab_s=2.0, phase_s=1)
