@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 TIMEOUT_S = 0.5
-SERVED_SOON_S = 0.25
+SERVED_SOON_S = 0.45
 
 
 def scenes(pool_class):
