@@ -116,7 +116,7 @@ def queue_up(pool, names, served, hold_s=0.0):
     return greenlets
 
 
-def eventually(condition, within_s=3.0):
+def eventually(condition, within_s=20.0):
     """Whether the condition comes true while the event loop turns."""
     deadline = time.monotonic() + within_s
     while not condition() and time.monotonic() < deadline:

@@ -35,7 +35,7 @@ from poolbench import FairPool, QueueFull
 from sqlalchemy import exc
 from tests.poolbench.fair_pool_driver import ScriptedDriver
 
-def eventually(condition, within_s=5):
+def eventually(condition, within_s=20):
     deadline = time.monotonic() + within_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
