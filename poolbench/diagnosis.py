@@ -35,6 +35,10 @@ _LONG_NS = 20_000_000
 _OTHER_WORK = {seen.WORK, seen.SLEEP, seen.COMPUTING, seen.STREAMING}
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
+_NEAR_LINES = 5
+"""Lines that compute, this near to one another, are taken for one loop."""
+_LOCKED_OUT = 0.2
+"""Work with changed or locked rows is an open transaction's fault if statements wait for its locks for this part of its time."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _QUICK, _QUICK_WHEN_BUSY = 0.25, 0.1
@@ -45,6 +49,9 @@ _STEADY_MS, _STEADY_FASTEST_NS, _STEADY_PAGES = 10, 5_000_000, 250
 """So does one that takes this long and this many pages, and was never faster than that: the machine being busy is not why."""
 _FREQUENT_MS, _FREQUENT_SHARE = 2, 0.2
 """So does one that compares something, takes this long and as many pages, and costs this share of all requests' time."""
+
+_Place = tuple[str, str, str]
+"""An engine, an endpoint, and a line of the application."""
 
 
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
@@ -86,15 +93,18 @@ class _Case(Case):
 
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
-        left_open = self.by_place(seen.LEFT_OPEN)
-        for (engine, endpoint, place), row in self.by_place(seen.LEAKED, seen.LEFT_OPEN).items():
+        # Where nobody says when requests begin and end, what a thread keeps may belong to an answer that is being sent.
+        left_open = self.by_place(seen.LEFT_OPEN) if self.observed.requests else {}
+        for (engine, endpoint, place), row in self.by_place(
+            seen.LEAKED, *([seen.LEFT_OPEN] if left_open else [])
+        ).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
-            limit, span_ns = self.limit(engine), self.observed.span_ns
+            span_ns = self.observed.span_ns
             mean = row.own_ns / span_ns if span_ns else 0.0
             cost_ns = row.blamed_ns * self.blame
             self.explained_ns += cost_ns
-            share = max(self.share(cost_ns), min(1.0, mean / limit) if limit else 0.0)
+            share = max(self.share(cost_ns), min(1.0, mean / self.may_have(engine)))
             is_open = left_open.get((engine, endpoint, place), SampleSum()).own_ns > 0.5 * row.own_ns
             loans = self.observed.loans.get(LoanKey(engine, endpoint, place), LoanSum())
             # Where most of them do end with their request, the others end on no path: that is a leak.
@@ -112,9 +122,9 @@ class _Case(Case):
             yield Finding(
                 "leak",
                 place,
-                endpoint,
-                f"Connections borrowed here are not given back: they were held for {in_seconds(row.own_ns)} in all after their"
-                " requests had ended.",
+                endpoint or None,
+                f"Connections borrowed here are not given back: they were held for {in_seconds(row.own_ns)} in all after"
+                f" {'their requests' if endpoint else 'the code that borrowed them'} had ended.",
                 "Give the connection back on every path, also when something fails: `with engine.connect() as connection:`,"
                 " or close() in a finally block.",
                 max(share, LEAST_SHARE),
@@ -208,22 +218,45 @@ class _Case(Case):
             if not (self.opens_for_each(engine) if has_no_pool else is_churning):
                 continue
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
+            closed_at, closed = self._closed(engine)
+            is_closed = not has_no_pool and closed >= 0.5 * row.opened
+            if has_no_pool:
+                advice = "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
+            elif is_closed:
+                advice = (
+                    "Leave this out: a connection that is given back costs the database little, and the next request can use"
+                    " it. The pool replaces one that is broken by itself, with pool_pre_ping also before it is used."
+                )
+            else:
+                advice = (
+                    f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
+                    " needed at a time, with a small max_overflow; or raise pool_recycle."
+                )
+            by = (
+                f" Connections were closed here {in_times(closed)}, by dispose(), invalidate() or detach()."
+                if is_closed
+                else ""
+            )
             yield Finding(
                 "connection-per-request",
-                made_at(engine),
+                closed_at if is_closed else made_at(engine),
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own,"
                 f" {in_ms(row.connect_ns / max(1, row.opened))} each:"
                 f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use."
-                f"{self._refused(engine) if has_no_pool else ''}",
-                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
-                if has_no_pool
-                else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
-                " needed at a time, with a small max_overflow; or raise pool_recycle.",
+                f"{self._refused(engine) if has_no_pool else by}",
+                advice,
                 max(self.share(row.connect_ns), self.refused_share(engine) if has_no_pool else 0.0, LEAST_SHARE),
-                has_no_pool,
+                has_no_pool or is_closed,
                 has_no_pool and engine in self.refusals,
             )
+
+    def _closed(self, engine: str) -> tuple[str, int]:
+        """Where the application had most connections of an engine closed, and how often; 0 if nowhere."""
+        places = self.by_place(seen.CLOSED).items()
+        found = [(row.looks, place) for (of, _, place), row in places if of == engine]
+        looks, place = max(found, default=(0, ""))
+        return place, looks
 
     # What costs time
 
@@ -251,7 +284,7 @@ class _Case(Case):
         for (engine, endpoint, place), known in rows.items():
             loans = max(1, self.loans_of(engine, endpoint))
             # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
-            is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
+            is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > _LOCKED_OUT * known["own"]
             is_idle = known["slept"] > 0.5 * known["own"] or is_locking
             # To compute takes its time wherever it is done: if little, or for a stream, it costs what others wait for it.
             is_long = known[seen.COMPUTING] >= _LONG_NS * loans
@@ -294,7 +327,8 @@ class _Case(Case):
             yield finding, blamed
 
     def _gather(self, rows: dict[tuple[str, str, str], dict[str, float]]) -> None:
-        """Add the work of lines that take little each to the line of the same file and endpoint that takes most.
+        """Add the work of lines that take little each to the line of the same file and endpoint that takes most, and to it also
+        what is computed a few lines from there.
 
         A computation is spread over the lines of its loop: together they may take long.
         """
@@ -307,7 +341,8 @@ class _Case(Case):
             into = worst[*key[:2], key[2].rpartition(":")[0]]
             loans = max(1, self.loans_of(*key[:2]))
             cost_ns = self.in_requests(key[1], rows[key]["own"]) + rows[key]["blamed"]
-            if key != into and (rows[key]["own"] < LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE):
+            is_little = rows[key]["own"] < LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE
+            if key != into and (is_little or _is_one_loop(rows, key, into)):
                 for name, figure in rows.pop(key).items():
                     rows[into][name] += figure
 
@@ -524,6 +559,13 @@ class _Case(Case):
         """The waiting that a statement is to blame for: of all at its place, by its part of the time."""
         at = key.endpoint, key.place
         return self.blamed_at[at] * self.blame * row.duration_ns / max(1, self.executed_at[at])
+
+
+def _is_one_loop(rows: Mapping[_Place, Mapping[str, float]], *keys: _Place) -> bool:
+    """Whether two lines of one file mostly compute, a few lines from one another."""
+    numbers = [key[2].rpartition(":")[2] for key in keys]
+    near = all(map(str.isdecimal, numbers)) and abs(int(numbers[0]) - int(numbers[1])) <= _NEAR_LINES
+    return near and all(rows[key].get(seen.COMPUTING, 0.0) > 0.5 * rows[key]["own"] for key in keys)
 
 
 def _from(key: StatementKey) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 
-from poolbench.findings import in_seconds, quoted
-from poolbench.observed import Observed
+from poolbench.findings import in_rows, in_seconds, quoted
+from poolbench.observed import LIBRARY, MANY_ROWS, Observed
 from poolbench.surroundings import SATURATED, Server
 
 LEAST_WAIT = 0.1
 """The least share of all requests' time from which on waiting, and what may be meant, is mentioned."""
+_MUCH = 0.2
+"""The least share from which on fetching many rows is mentioned."""
 
 
 def notes(
@@ -38,6 +41,7 @@ def notes(
     if not has_lock_queue:
         yield from _lock_waits(server, share)
     yield from _borrowed_apart(observed, share, told_apart)
+    yield from _many_rows(observed, share)
     if observed.fault:
         yield f"Some looks at the connections failed: {observed.fault}"
     if server.statements_missing:
@@ -72,3 +76,27 @@ def _borrowed_apart(observed: Observed, share: Callable[[float], float], told_ap
             f" {worst.place}, each time on a connection borrowed anew. One statement for all rows would be quicker:"
             f" {quoted(worst.text)}"
         )
+
+
+def _many_rows(observed: Observed, share: Callable[[float], float]) -> Iterator[str]:
+    """The place that spends most with fetching many rows at once: an export has to, and whoever only counts them has not."""
+    spent_ns: Counter[tuple[str, str]] = Counter()
+    most: dict[tuple[str, str], float] = {}
+    for key, row in observed.statements.items():
+        is_reading = key.text.lower().startswith(("select", "with"))
+        if is_reading and key.place and row.count and row.rows >= MANY_ROWS * row.count:
+            at = key.endpoint, key.place
+            spent_ns[at] += row.duration_ns
+            most[at] = max(most.get(at, 0.0), row.rows / row.count)
+    for sample, looks in observed.samples.items():
+        at = sample.endpoint, sample.place
+        if sample.doing == LIBRARY and at in most:
+            spent_ns[at] += looks.own_ns
+    for (endpoint, place), cost_ns in spent_ns.most_common(1):
+        if share(cost_ns) >= _MUCH:
+            to = f" in {endpoint}" if endpoint else ""
+            yield (
+                f"The statement at {place}{to} fetches {in_rows(most[endpoint, place])} each time. This and making objects of"
+                f" them take {100 * share(cost_ns):.0f} % of the requests' time. If only their number, a sum or a few of them are"
+                " needed, let the database count, add up or choose."
+            )

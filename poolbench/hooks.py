@@ -22,7 +22,9 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from poolbench.loan_book import BOOK, OPENED, harmless, taken_ns
 from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
+from poolbench.observed import CLOSED, SampleKey
 from poolbench.places import APPLICATION, application_frame, kind_of, place_of
+from poolbench.tally import add_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +39,28 @@ def hook_pool(engine: Engine, about: WatchedEngine) -> None:
     Gives the pool methods connect() and recreate() of its own; a pool that follows it after engine.dispose() is watched, too.
     """
     event.listen(engine, "connect", _connected)
+    _watch_closing(engine, about)
     _watch_loans(engine.pool, about)
 
 
 def hooked(pool: Any) -> bool:
     """Whether the pool's loans are noted in the book."""
     return "_poolbench_engine" in vars(pool)
+
+
+def _watch_closing(engine: Engine, about: WatchedEngine) -> None:
+    """Note where the application has connections closed that the pool could keep: not those that the pool or an error closes."""
+
+    @harmless
+    def closed(frame: FrameType) -> None:
+        place = place_of(frame)
+        if place is not None:
+            key = SampleKey(about.key, "", str(place), CLOSED, False)
+            add_sample(BOOK.tally.current.samples, key, 0, 0)
+
+    event.listen(engine, "engine_disposed", lambda *_: closed(_frame(1)))
+    event.listen(engine, "detach", lambda *_: closed(_frame(1)))
+    event.listen(engine, "invalidate", lambda *given: None if given[-1] else closed(_frame(1)))
 
 
 def _watch_loans(pool: Any, about: WatchedEngine) -> None:

@@ -86,7 +86,9 @@ class Looker:
         if is_database:
             return seen.LIBRARY, place or loan.place, elapsed_ns
         if place is None:
-            return seen.CLIENT, loan.place, elapsed_ns
+            # A thread of an executor, whose task has returned without ending its transaction.
+            is_left = request is None and status in _OPEN
+            return seen.LEFT_OPEN if is_left else seen.CLIENT, loan.place, elapsed_ns
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
         native = _native_id(loan, thread)

@@ -165,6 +165,8 @@ LEFT_OPEN = "leaked, in transaction"
 """The same, and the transaction is open."""
 NESTED = "nested"
 """The borrower waits for another connection."""
+CLOSED = "closed"
+"""Connections were closed here: by dispose(), invalidate() or detach(), as often as there were looks."""
 CPU = "cpu"
 """The borrower could run, and waits for its turn."""
 

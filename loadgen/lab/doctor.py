@@ -18,7 +18,7 @@ import psutil
 
 from loadgen.environment import environment
 from loadgen.lab.doctor_database import DatabaseWatch
-from loadgen.lab.doctor_findings import doctor_page
+from loadgen.lab.doctor_findings import doctor_page, reasons_to_doubt
 from loadgen.lab.folders import made
 from loadgen.lab.own_app import (
     Arrangement,
@@ -76,7 +76,7 @@ def run(
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
-            done, observed, server, processes = _watched(arrangement, script, say, live, held)
+            done, observed, server, processes, lost = _watched(arrangement, script, say, live, held)
             notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
         counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
@@ -98,7 +98,9 @@ def run(
         }
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
         code = {place: masked(line) for place, line in code.items()}
-        page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
+        for doubt in reasons_to_doubt(done.report, lost, partial=False):
+            say(doubt)
+        page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None, lost=lost)
         write_summaries(page, options.out, environment())
     return page, diagnosis, done.signal
 
@@ -142,11 +144,12 @@ def _statement_at(lines: Sequence[str], number: int) -> tuple[int, int]:
 
 def _watched(
     arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live, held: ExitStack
-) -> tuple[ScriptRun, Observed, Server, int]:
+) -> tuple[ScriptRun, Observed, Server, int, int]:
     """Run the script against the application, and write its report.
 
-    Returns the run, what was seen inside the application and the database, and the number of processes that served. From the end
-    of the load until `held` is closed, a signal only ends waiting: what has been measured is not lost by it.
+    Returns the run, what was seen inside the application and the database, the number of processes that served at one time, and
+    the number of those that ended without saying what they saw. From the end of the load until `held` is closed, a signal only
+    ends waiting: what has been measured is not lost by it.
     """
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
@@ -172,6 +175,7 @@ def _watched(
             with _also_without_an_engine(served):
                 judge(served, options, done.report.aggregate.counters)
         parts = _collected(served.program.evidence, load_began_ns, signals, whole=done.signal is None)
+        lost = _count_lost(served.program.evidence)
         done = replace(done, signal=done.signal or next(iter(signals), None))
         observed = total(parts)
         serving = _count_serving(parts)
@@ -194,7 +198,13 @@ def _watched(
             statements_missing=watch.statements_missing,
             indexes=watch.indexes,
         )
-    return done, observed, server, serving
+    return done, observed, server, serving, lost
+
+
+def _count_lost(folder: Path) -> int:
+    """The number of processes that were there under load, and have ended without writing what they saw."""
+    ended = {path.stem for path in folder.glob("*.begun")} - _watching(folder)
+    return len(ended - {path.stem for path in folder.glob("*.observed")})
 
 
 def _count_serving(parts: Sequence[Observed]) -> int:

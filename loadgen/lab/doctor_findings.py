@@ -59,16 +59,20 @@ def doctor_page(
     code: Mapping[str, str],
     *,
     partial: bool,
+    lost: int = 0,
 ) -> Page:
-    """The diagnosis of an application. `given` says what was run, `code` what stands at each `file:line` that is known."""
+    """The diagnosis of an application. `given` says what was run, `code` what stands at each `file:line` that is known; `partial`
+    and `lost` as for `reasons_to_doubt`.
+    """
+    doubts = list(reasons_to_doubt(report, lost, partial=partial))
     return Page(
         _title(given["application"], diagnosis),
         f"What holds the connections of {given['application']} back, under {given['script']} for {decimal(given['seconds'])} s",
-        tuple(_sections(given, diagnosis, report, notes, code, partial=partial)),
+        tuple(_sections(given, diagnosis, report, notes, code, doubts)),
         {
             "findings": [finding.to_json() for finding in diagnosis.findings],
             "checked": list(diagnosis.checked),
-            "notes": [*diagnosis.notes, *notes],
+            "notes": [*doubts, *diagnosis.notes, *notes],
             "partial": partial,
             "given": dict(given),
         },
@@ -81,10 +85,9 @@ def _sections(
     report: Report,
     notes: Sequence[str],
     code: Mapping[str, str],
-    *,
-    partial: bool,
+    doubts: Sequence[str],
 ) -> Iterator[Section]:
-    yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, report, partial=partial)), menu="Diagnosis")
+    yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, doubts)), menu="Diagnosis")
     for index, finding in enumerate(diagnosis.findings):
         yield Section(
             f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding, code)), level=3
@@ -116,20 +119,40 @@ def _title(application: str, diagnosis: Diagnosis) -> str:
     return f"{_NAMES[first.kind].capitalize()}{at}{by}"
 
 
-def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[Block]:
+def reasons_to_doubt(report: Report, lost: int, *, partial: bool) -> Iterator[str]:
+    """Why a diagnosis may not be the whole truth, a sentence or two each.
+
+    lost: the number of processes that ended without saying what they saw. partial: a signal ended the run.
+    """
     if partial:
-        yield Text("The run was interrupted: the diagnosis is of the part before.", "warn")
+        yield "The run was interrupted: the diagnosis is of the part before."
+    if lost:
+        processes = "A process" if lost == 1 else f"{lost} processes"
+        yield (
+            f"{processes} of the application ended during the load, as after a crash, and what happened there is not in the"
+            " diagnosis. logs/doctor.log, in the folder of this run, may say why."
+        )
+    failed = failed_share(report.aggregate.counters)
+    if failed >= _MANY_FAILED:
+        yield (
+            f"{percent(failed)} of the requests got no good answer (2xx or 3xx), so they may have done less than usual. What the"
+            " servers said is in logs/doctor.log, in the folder of this run."
+        )
+
+
+def _answer(diagnosis: Diagnosis, doubts: Sequence[str]) -> Iterator[Block]:
+    told = [Text(doubt, "warn") for doubt in doubts]
     if not diagnosis.findings:
-        tone: Tone = "warn" if diagnosis.is_crowded_out else "good"
+        tone: Tone = "warn" if diagnosis.is_crowded_out or doubts else "good"
         yield Text("Nothing was found that holds connections back.", tone)
-        yield from _failures(report)
+        yield from told
         # What the application is slow for then, such as the CPU of its workers.
         if diagnosis.notes:
             yield Items(tuple(map(Text, diagnosis.notes)))
         return
     first = diagnosis.findings[0]
     yield Text(f"This {_costs(first)}.", "bad")
-    yield from _failures(report)
+    yield from told
     if len(diagnosis.findings) > 1:
         yield Table(
             "findings",
@@ -144,16 +167,6 @@ def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[
                 )
                 for each in diagnosis.findings
             ),
-        )
-
-
-def _failures(report: Report) -> Iterator[Block]:
-    failed = failed_share(report.aggregate.counters)
-    if failed >= _MANY_FAILED:
-        yield Text(
-            f"{percent(failed)} of the requests got no good answer (2xx or 3xx), so they may have done less than usual. What the"
-            " servers said is in logs/doctor.log, in the folder of this run.",
-            "warn",
         )
 
 

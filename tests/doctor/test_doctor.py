@@ -15,11 +15,12 @@ from click.testing import CliRunner
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
 from loadgen.cli import cli
-from loadgen.lab.doctor import NothingSeenError, _begun, _collected, _count_serving, code_at
+from loadgen.lab.doctor import NothingSeenError, _begun, _collected, _count_lost, _count_serving, code_at
 from loadgen.lab.doctor_findings import doctor_page
 from loadgen.runner import stopping
 from poolbench.findings import KINDS, Diagnosis
 from poolbench.observed import LoanKey, LoanSum, Observed, RequestSum, total
+from reports.model import Report
 from reports.writers.output import written
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -139,6 +140,17 @@ def test_what_processes_saw_before_the_load_does_not_count(tmp_path, monkeypatch
         (tmp_path / f"{name}.observed").write_text(json.dumps(seen.to_json()))
     found = total(_collected(tmp_path, began_ns, [], whole=True))
     assert found.requests == served and found.loans == shared
+
+
+def test_processes_that_ended_under_load_without_saying_what_they_saw_are_counted_and_told(tmp_path):
+    names = ["none.watching", "none.begun", "written.begun", "written.observed", f"{os.getpid()}.watching"]
+    for name in [*names, f"{os.getpid()}.begun", "before.watching"]:
+        (tmp_path / name).touch()
+    lost = _count_lost(tmp_path)
+    given = {"application": "shop:app", "script": "load.yml", "servers": 2, "seconds": 60}
+    page = doctor_page(given, Diagnosis((), KINDS), Report.of([]), [], {}, partial=False, lost=lost)
+    assert lost == 1 and "\nA process of the application ended during the load" in written(page, "text")
+    assert page.data["notes"][0].startswith("A process of the application ended")
 
 
 def test_a_signal_while_processes_write_down_what_they_saw_loses_nothing_that_is_there(tmp_path):

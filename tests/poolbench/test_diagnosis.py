@@ -14,6 +14,7 @@ from poolbench.observed import (
     COMPUTING,
     CPU,
     LEAKED,
+    LEFT_OPEN,
     SLEEP,
     STATEMENT,
     STREAMING,
@@ -360,6 +361,30 @@ def test_a_pool_without_a_limit_may_crowd_the_database():
     engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=-1, processes=1)}
     server = Server(cores=4, mean_active=26.0, database_cpu=1.0, machine_cpu=1.0)
     assert Case(seen(engines=engines), server).crowding > 1 == Case(seen(), server).crowding
+
+
+@pytest.mark.parametrize(
+    ("line", "doing", "places"), [(23, COMPUTING, [20]), (40, COMPUTING, [20, 40]), (23, WORK, [20, 23])]
+)
+def test_what_is_computed_in_the_lines_of_one_loop_is_one_finding(line, doing, places):
+    observed = seen(
+        samples={**sample(COMPUTING, 2500, place="app.py:20"), **sample(doing, 2200, place=f"app.py:{line}")}
+    )
+    found = diagnose(observed).findings
+    assert [each.where for each in found] == [f"app.py:{place}" for place in places]
+
+
+def test_a_session_that_a_thread_keeps_after_its_task_is_a_leak_where_it_is_known_when_requests_end():
+    kept = {SampleKey(ENGINE, "", PLACE, LEFT_OPEN, True): SampleSum(900 * MS, 0, 90)}
+    (found,) = diagnose(seen(samples=kept)).findings
+    assert (found.kind, found.where, found.endpoint) == (
+        "leak",
+        PLACE,
+        None,
+    ) and "the code that borrowed them" in found.evidence
+    unknown = seen(samples=kept)
+    unknown.requests.clear()
+    assert not diagnose(unknown).findings
 
 
 def test_waiting_is_charged_to_what_the_connections_were_doing():

@@ -8,6 +8,7 @@ import pytest
 from poolbench.diagnosis import diagnose
 from poolbench.diagnosis_case import Case
 from poolbench.observed import (
+    LIBRARY,
     SLEEP,
     STATEMENT,
     WORK,
@@ -43,6 +44,21 @@ def test_reading_row_by_row_on_connections_borrowed_anew_is_a_fault_if_a_request
     assert found.notes[0].startswith(
         "A request to GET /orders executed the same statement 30 times at app.py:15, each time"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "is_told"), [("SELECT id", 3000, True), ("INSERT", 3000, False), ("SELECT id", 900, False)]
+)
+def test_fetching_many_rows_is_no_fault_but_mentioned_where_it_takes_much(text, rows, is_told):
+    found = diagnose(
+        seen(
+            statements={StatementKey(ENDPOINT, "app.py:15", text): StatementSum(100, 100 * MS, 100 * rows, MS)},
+            samples=sample(LIBRARY, 200, place="app.py:15"),
+        )
+    )
+    assert not found.findings and len(found.notes) == is_told
+    if is_told:
+        assert "app.py:15 in GET /orders fetches 3,000 rows each time" in found.notes[0] and "30 %" in found.notes[0]
 
 
 @pytest.mark.parametrize(

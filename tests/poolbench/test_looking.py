@@ -6,9 +6,11 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from time import sleep as nap
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -16,7 +18,7 @@ from gevent import sleep as pause
 from gevent.event import Event
 
 from poolbench.endpoints import watched_requests
-from poolbench.loans import Loan, WatchedEngine
+from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.looking import (
     Looker,
     _has_gone_to_sleep,
@@ -27,7 +29,7 @@ from poolbench.looking import (
     _system_call,
     waits_for_more_than_a_turn,
 )
-from poolbench.observed import COMPUTING, SLEEP
+from poolbench.observed import CLIENT, COMPUTING, LEFT_OPEN, SLEEP
 
 
 def computed_ns(looker, thread, elapsed_ns):
@@ -98,6 +100,18 @@ def test_a_thread_sleeps_under_whatever_name_it_calls_that(task, doing):
     OVER.set()
     first = task.__code__.co_firstlineno
     assert found == doing and first < place.number <= first + 3
+
+
+@pytest.mark.parametrize(
+    ("status", "within", "doing"),
+    [(2, None, LEFT_OPEN), (3, None, LEFT_OPEN), (0, None, CLIENT), (2, Request({}, "GET /"), CLIENT)],
+)
+def test_a_task_that_has_returned_has_left_its_transaction_open(status, within, doing):
+    with ThreadPoolExecutor(1) as executor:
+        thread = executor.submit(threading.get_ident).result()
+        loan = Loan(WatchedEngine("shop.py:1", None, "QueuePool"), thread, None, within)
+        loan.connection = SimpleNamespace(info=SimpleNamespace(transaction_status=status))
+        assert Looker().doing(loan, sys._current_frames(), {}, 100_000_000)[0] == doing
 
 
 def test_work_of_a_template_is_at_the_line_of_the_program_that_renders_it():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, event, exc
@@ -12,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 import poolbench
 from poolbench import FairPool
 from poolbench.loan_book import BOOK
+from poolbench.observed import CLOSED
 from tests.support.paths import ROOT
 
 HOLDING = """
@@ -443,6 +445,31 @@ def test_a_connection_is_looked_at_before_each_loan_where_the_application_wants_
         engine.connect().close()
     # Not the connection that has just been opened.
     assert len(pinged) == 3
+
+
+@pytest.mark.parametrize("kind", [QueuePool, FairPool])
+def test_where_the_application_has_connections_closed_is_noted_but_not_where_an_error_closes_them(kind):
+    engine = create_engine("sqlite://", poolclass=kind)
+    poolbench.watch(engine)
+    with engine.connect() as connection:
+        connection.invalidate()
+    with engine.connect() as connection:
+        connection.detach()
+    with engine.connect() as connection:
+        connection.connection.invalidate(ValueError("the server is gone"))
+    for _ in range(2):
+        engine.dispose()
+    key = engine.pool._poolbench_engine.key
+    seen = {
+        each: row.looks
+        for each, row in BOOK.tally.current.samples.items()
+        if each.doing == CLOSED and each.engine == key
+    }
+    places = {line.strip(): number for number, line in enumerate(Path(__file__).read_text().splitlines(), 1)}
+    marks = {"connection.invalidate()": 1, "connection.detach()": 1, "engine.dispose()": 2}
+    assert {int(each.place.rpartition(":")[2]): count for each, count in seen.items()} == {
+        places[mark]: count for mark, count in marks.items()
+    }
 
 
 def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():

@@ -2,6 +2,7 @@
 
 from poolbench.diagnosis import diagnose
 from poolbench.observed import (
+    CLOSED,
     LEAKED,
     LEFT_OPEN,
     NESTED,
@@ -102,6 +103,9 @@ DISEASES = {
             engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=1, overflow=20, processes=2)},
         ),
         ("connection-per-request", MADE_AT),
+    ),
+    "connections that the application closes": (
+        seen(loans=loans(opened=100, connect_ns=400 * MS), samples=sample(CLOSED, 0)), ("connection-per-request", "app.py:12"),
     ),
     "an engine for each request": (
         seen(
