@@ -35,6 +35,8 @@ _LONG_NS = 20_000_000
 _OTHER_WORK = {seen.WORK, seen.SLEEP, seen.COMPUTING, seen.STREAMING}
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
+_SAID_NS = 50_000_000
+"""What others waited is mentioned if it would not be shown as 0.0 s."""
 _NEAR_LINES = 5
 """Lines that compute, this near to one another, are taken for one loop."""
 _LOCKED_OUT = 0.2
@@ -297,9 +299,11 @@ class _Case(Case):
             if known["own"] / loans < LEAST_NS or looks[place] < LEAST_LOOKS:
                 continue
             each, blamed = in_ms(known["own"] / loans), known["blamed"]
-            waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
+            waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed >= _SAID_NS else ""
             if is_idle:
-                locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
+                locked = (
+                    f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns >= _SAID_NS else ""
+                )
                 finding = Finding(
                     "idle-in-transaction",
                     place,

@@ -374,6 +374,19 @@ def test_what_is_computed_in_the_lines_of_one_loop_is_one_finding(line, doing, p
     assert [each.where for each in found] == [f"app.py:{place}" for place in places]
 
 
+@pytest.mark.parametrize(("waited_ms", "is_said"), [(30, False), (200, True)])
+def test_a_wait_that_would_be_shown_as_nothing_is_not_mentioned(waited_ms, is_said):
+    observed = seen(loans=loans(wait_ns=waited_ms * MS), samples=sample(WORK, 600, waited_ms))
+    (found,) = diagnose(observed).findings
+    assert ("Others waited" in found.evidence) is is_said
+
+
+def test_a_leaks_share_is_that_of_the_pools_of_all_processes():
+    engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=5, processes=2)}
+    (found,) = diagnose(seen(samples=sample(LEAKED, 5000), engines=engines)).findings
+    assert found.share == 0.25
+
+
 def test_a_session_that_a_thread_keeps_after_its_task_is_a_leak_where_it_is_known_when_requests_end():
     kept = {SampleKey(ENGINE, "", PLACE, LEFT_OPEN, True): SampleSum(900 * MS, 0, 90)}
     (found,) = diagnose(seen(samples=kept)).findings
