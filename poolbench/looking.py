@@ -19,6 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from poolbench import observed as seen
+from poolbench.native import native
 from poolbench.places import APPLICATION, DATABASE, OURS, Place, kind_of, place_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _RUNNING = "running"
 _WAITS = {"wait", "join", "_wait_for_tstate_lock"}
 """Functions of the module threading in which a thread waits for another."""
 
+_A_MOMENT_S = 0.0005
+"""How long a look waits for a thread to go on that it may have interrupted."""
+_sleep = native(time, "sleep")
 _MOST_THREADS = 1000
 """Threads whose CPU time is remembered from one look to the next."""
 
@@ -121,26 +125,46 @@ class Looker:
         """
         if call != _RUNNING and call not in _FUTEX:
             return None
-        try:
-            with open(f"/proc/self/task/{native}/schedstat") as file:  # noqa: PTH123 - as cheap as can be
-                used_ns, queued_ns, turns = map(int, file.read().split())
-        except (OSError, ValueError):
+        figures = _scheduled(native)
+        if figures is None:
             return None
+        used_ns, queued_ns, turns = figures
         now_ns = perf_counter_ns()
         if len(self._cpu) > _MOST_THREADS:
             self._cpu.clear()
         before = self._cpu.get(native)
         self._cpu[native] = after = used_ns, queued_ns, turns, now_ns
-        if before is None or any(now < then for now, then in zip(after, before, strict=True)):
-            # The first look at this thread, or the system has given the number of one that ended to another.
-            return elapsed_ns if call == _RUNNING or has_loop else 0
+        if before is not None and any(now < then for now, then in zip(after, before, strict=True)):
+            # The system has given the number of a thread that ended to another.
+            before = None
+        wants_cpu = call == _RUNNING or has_loop
+        if not wants_cpu and (before is None or now_ns - before[3] >= 1.5 * elapsed_ns):
+            # What it has done since an earlier look says little about now. If it computes, this look has taken the interpreter
+            # from it, and it goes on as soon as it may.
+            _sleep(_A_MOMENT_S)
+            return elapsed_ns if _scheduled(native) != figures else 0
+        if before is None:
+            return elapsed_ns
         used_ns, queued_ns, turns, lasted_ns = (now - then for now, then in zip(after, before, strict=True))
         is_close = lasted_ns < 1.5 * elapsed_ns
         if call in _FUTEX and is_close and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
             return None
         # Who wants the CPU has it, or is in the machine's queue for it; who may wait for the interpreter is in neither.
-        wanted_ns = used_ns + queued_ns if call == _RUNNING or has_loop else lasted_ns
+        wanted_ns = used_ns + queued_ns if wants_cpu else lasted_ns
         return elapsed_ns * used_ns // wanted_ns if wanted_ns else elapsed_ns
+
+
+def _scheduled(native: int) -> tuple[int, int, int] | None:
+    """The ns that a thread has had the CPU, and has been in the machine's queue for it, and its turns; None if unknown.
+
+    native: the system's number of the thread.
+    """
+    try:
+        with open(f"/proc/self/task/{native}/schedstat") as file:  # noqa: PTH123 - as cheap as can be
+            used_ns, queued_ns, turns = map(int, file.read().split())
+    except (OSError, ValueError):
+        return None
+    return used_ns, queued_ns, turns
 
 
 def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:

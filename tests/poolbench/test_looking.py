@@ -208,6 +208,30 @@ def test_a_thread_that_computes_is_told_from_one_that_waits():
     assert looks[1] == [None] * 10
 
 
+_FUTEX = "202"
+"""The number of the system call of a thread that waits for the interpreter."""
+
+
+def test_a_thread_that_seldom_computes_is_seen_computing_in_full_when_it_does():
+    """It waits for its turn while it is looked at, and what it has done since an earlier look is little."""
+    looker, over = Looker(), threading.Event()
+
+    def computes():
+        while not over.is_set():
+            pass
+
+    thread = threading.Thread(target=computes)
+    thread.start()
+    looks = []
+    for _ in range(20):
+        time.sleep(0.01)
+        looker._cpu[thread.native_id] = 0, 0, 0, perf_counter_ns() - 10**10
+        looks.append(looker._computed_ns(thread.native_id, _FUTEX, 40_000_000))
+    over.set()
+    thread.join()
+    assert set(looks) <= {0, 40_000_000} and sum(looks) > 0
+
+
 def test_what_makes_a_part_of_an_answer_is_told_from_what_makes_the_answer():
     found = []
 
