@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def connect_within_limit(dialect: Any, arguments: Sequence[Any], parameters: dict[str, Any]) -> Any:
-    """Open a connection as SQLAlchemy's `dialect` does. Raises what the driver raises; its OperationalError past the limit."""
+def connect_within_limit(
+    dialect: Any, connect: Callable[..., Any], arguments: Sequence[Any], parameters: dict[str, Any]
+) -> Any:
+    """Open a connection by `connect`, the method of SQLAlchemy's `dialect`. Raises what the driver raises; its OperationalError
+    past the limit.
+    """
     if dialect.driver != "psycopg2" or not _waits_in_a_callback():
-        return dialect.connect(*arguments, **parameters)
+        return connect(*arguments, **parameters)
     failure = dialect.loaded_dbapi.OperationalError
     limit_s = connect_limit_s(parameters, failure)
     if not limit_s:
-        return dialect.connect(*arguments, **parameters)
-    return connect_each_host(lambda **each: dialect.connect(*arguments, **each), parameters, limit_s, failure)
+        return connect(*arguments, **parameters)
+    return connect_each_host(lambda **each: connect(*arguments, **each), parameters, limit_s, failure)
 
 
 def connect_each_host(

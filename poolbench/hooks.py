@@ -39,7 +39,9 @@ def hook_pool(engine: Engine, about: WatchedEngine) -> None:
     Gives the pool methods connect() and recreate() of its own; a pool that follows it after engine.dispose() is watched, too.
     """
     event.listen(engine, "connect", _connected)
-    _watch_closing(engine, about)
+    # No listener to the engine itself: with one, SQLAlchemy looks for others at each step of each statement.
+    event.listen(engine, "detach", lambda *_: _closed(about, _frame(1)))
+    event.listen(engine, "invalidate", lambda *given: None if given[-1] else _closed(about, _frame(1)))
     _watch_loans(engine.pool, about)
 
 
@@ -48,27 +50,14 @@ def hooked(pool: Any) -> bool:
     return "_poolbench_engine" in vars(pool)
 
 
-def _watch_closing(engine: Engine, about: WatchedEngine) -> None:
-    """Note where the application has connections closed that the pool could keep: not those that the pool or an error closes."""
-
-    @harmless
-    def closed(frame: FrameType) -> None:
-        place = place_of(frame)
-        if place is not None:
-            key = SampleKey(about.key, "", str(place), CLOSED, False)
-            add_sample(BOOK.tally.current.samples, key, 0, 0)
-
-    event.listen(engine, "engine_disposed", lambda *_: closed(_frame(1)))
-    event.listen(engine, "detach", lambda *_: closed(_frame(1)))
-    event.listen(engine, "invalidate", lambda *given: None if given[-1] else closed(_frame(1)))
-
-
 def _watch_loans(pool: Any, about: WatchedEngine) -> None:
     # Attributes of this one pool rather than a subclass: SQLAlchemy's own methods stay as fast as the interpreter can make them
     # for the pool's class.
     recreate = pool.recreate
 
     def recreated() -> Any:
+        # For dispose().
+        _closed(about, _frame(1))
         found: Any = recreate()
         _watch_loans(found, about)
         return found
@@ -331,6 +320,14 @@ def _opened(record: Any, frame: FrameType) -> None:
     now_ns = perf_counter_ns()
     took_ns = now_ns - BOOK.opening.pop(BOOK.current(), now_ns)
     setattr(record, OPENED, Opened(BOOK.pid, place_of(frame), now_ns, took_ns))
+
+
+@harmless
+def _closed(about: WatchedEngine, frame: FrameType) -> None:
+    """Note where the application has connections closed that the pool could keep: not those that the pool or an error closes."""
+    place = place_of(frame)
+    if place is not None:
+        add_sample(BOOK.tally.current.samples, SampleKey(about.key, "", str(place), CLOSED, False), 0, 0)
 
 
 @harmless

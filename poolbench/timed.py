@@ -46,12 +46,12 @@ def timed(kind: type[Pool]) -> type[Pool]:
 
 def cooperate(engine: Engine) -> None:
     """Let the engine's connections wait cooperatively under gevent, and be opened within `connect_timeout`; charge nothing."""
-    make_cooperative(engine.dialect.driver)
-    event.listen(
-        engine,
-        "do_connect",
-        lambda dialect, _record, arguments, parameters: connect_within_limit(dialect, arguments, parameters),
-    )
+    dialect: Any = engine.dialect
+    make_cooperative(dialect.driver)
+    if "connect" not in vars(dialect):
+        inner = dialect.connect
+        # No listener: with one, SQLAlchemy looks for others at each statement.
+        dialect.connect = lambda *given, **named: connect_within_limit(dialect, inner, given, named)
 
 
 def charge(engine: Engine) -> None:
@@ -62,7 +62,7 @@ def charge(engine: Engine) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
         with connecting():
-            return connect_within_limit(dialect, arguments, parameters)
+            return connect_within_limit(dialect, dialect.connect, arguments, parameters)
 
     # A connection that was detached does not come back.
     @event.listens_for(engine, "detach")
