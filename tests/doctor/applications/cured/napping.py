@@ -8,7 +8,7 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=4, max_overflow=0, pool_timeout=3)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 url = make_url(os.environ["DATABASE_URL"]).set(drivername="postgresql+psycopg")
-engine = create_engine(url, pool_size=3, max_overflow=0, pool_timeout=1)
+engine = create_engine(url, pool_size=2, max_overflow=0, pool_timeout=1)
 app = application(engine)
 session = scoped_session(sessionmaker(engine))
 
