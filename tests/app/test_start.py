@@ -12,7 +12,7 @@ from tests.support.fault_proxy import Proxy
 from tests.support.server_process import GUNICORN, wait_until
 from tests.wsgi.test_server import FLASK_RUN
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ahead_of_others")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.usefixtures("ahead_of_others")]
 
 LISTENS_WITHIN_S = 8.0
 """START_S, and what loading the program takes on a busy machine."""

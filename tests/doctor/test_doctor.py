@@ -41,6 +41,7 @@ def diagnosed(tmp_path, name, seconds=8):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_disease_is_named_with_its_line(tmp_path):
     found, code = diagnosed(tmp_path, "sick/calling_while_holding")
     first = found["findings"][0]
@@ -54,6 +55,7 @@ def test_a_disease_is_named_with_its_line(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_healthy_application_has_no_finding_and_exit_code_0(tmp_path):
     found, code = diagnosed(tmp_path, "healthy/two_engines")
     assert not [each for each in found["findings"] if each["share"] >= 0.2]
@@ -89,6 +91,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_an_application_that_answers_nothing_well_is_no_healthy_one(tmp_path):
     (tmp_path / "failing.py").write_text("def app(environ, start_response):\n    raise KeyError('no setting')\n")
     (tmp_path / "load.yml").write_text(
@@ -174,6 +177,7 @@ main()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_signal_after_the_load_has_ended_does_not_lose_the_page(tmp_path):
     _, _, _, *given = command("healthy/two_engines", tmp_path, 3)
     running = subprocess.Popen(

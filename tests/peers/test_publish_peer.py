@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.recording_gateway import recording_gateway
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def sent(command, environment, tmp_path):

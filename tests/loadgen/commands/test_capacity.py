@@ -33,6 +33,7 @@ def script(tmp_path, ahead_of_others, serve, ok_answer):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
     report = tmp_path / "report.json"
     done = capacity(script, "--p99", 5000, "--max-seconds", 30, "--format", "json", "--report", report)
@@ -49,6 +50,7 @@ def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_what_was_found_is_shown_although_the_section_after_fails(script):
     script.write_text(script.read_text() + 'after: {flow: [{get: {url: "http://127.0.0.1:1/"}}]}\n')
     done = capacity(script, "--p99", 5000, "--max-seconds", 30, "--format", "json")
@@ -58,6 +60,7 @@ def test_what_was_found_is_shown_although_the_section_after_fails(script):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_target_that_no_rate_meets_exits_with_1(script):
     done = capacity(script, "--p99", 0.001, "--max-seconds", 20)
     assert done.exit_code == 1

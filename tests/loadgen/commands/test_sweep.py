@@ -363,6 +363,7 @@ def command(out, *arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_service_is_swept_within_its_limits(tmp_path):
     out = tmp_path / "made" / "by it"
     arguments = ("--rate", "30", "--sizes", "2,5-40", "--max-connections", "8", "--memory", "512MB", "--p99", "4000")
@@ -383,6 +384,7 @@ def test_the_service_is_swept_within_its_limits(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_what_was_measured(
     postgres, start_process, tmp_path
 ):
@@ -416,6 +418,7 @@ def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_wha
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_no_size_is_run_that_ones_own_database_has_no_connections_for(tmp_path):
     with temporary_postgres(max_connections=20) as server:
         given = ("--app", "app:app", "--script", "load.yml", "--database-url", server.url, "--yes")

@@ -223,6 +223,7 @@ def test_what_the_process_adds_is_measured_and_told(postgres):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_every_arrangement_is_measured_at_every_distance(postgres, tmp_path, monkeypatch):
     monkeypatch.setattr(distance, "ROUND_TRIPS_MS", (0.0, 25.0))
     monkeypatch.setattr(distance, "STRATEGIES", ("null",))
@@ -308,6 +309,7 @@ def test_each_round_of_a_cell_counts_only_good_answers():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_lab_runs_its_experiments_at_a_distance(postgres, tmp_path):
     wanted = tuple(e for e in experiments() if e.id == "B.3.c1")
     sizes = Sizes(requests=30, ab_s=1.0, phase_s=1)

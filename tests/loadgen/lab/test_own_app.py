@@ -34,6 +34,7 @@ scenarios:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_path):
     """Its modules are called app and db, like two of ours; nothing in it knows of pools."""
     (tmp_path / "short.yml").write_text(SCRIPT)
@@ -231,6 +232,7 @@ def test_requests_that_use_no_connection_tell_nothing_of_the_pool(held_ms, told)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -282,6 +284,7 @@ def test_jains_index(served, jain):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_queue_and_fair_are_compared_in_turns(postgres, tmp_path, monkeypatch):
     monkeypatch.setattr(fairness, "USERS", (20,))
     monkeypatch.setattr(fairness, "_ROUND_S", 0.5)
