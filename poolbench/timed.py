@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -46,23 +48,13 @@ def timed(kind: type[Pool]) -> type[Pool]:
 
 def cooperate(engine: Engine) -> None:
     """Let the engine's connections wait cooperatively under gevent, and be opened within `connect_timeout`; charge nothing."""
-    dialect: Any = engine.dialect
-    make_cooperative(dialect.driver)
-    if "connect" not in vars(dialect):
-        inner = dialect.connect
-        # No listener: with one, SQLAlchemy looks for others at each statement.
-        dialect.connect = lambda *given, **named: connect_within_limit(dialect, inner, given, named)
+    _connect_by(engine, nullcontext)
 
 
 def charge(engine: Engine) -> None:
     """Charge the engine's loans from now on, and bound its connecting by `connect_timeout` under gevent, too."""
-    make_cooperative(engine.dialect.driver)
+    _connect_by(engine, connecting)
     engine.pool.__class__ = timed(type(engine.pool))
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
-        with connecting():
-            return connect_within_limit(dialect, dialect.connect, arguments, parameters)
 
     # A connection that was detached does not come back.
     @event.listens_for(engine, "detach")
@@ -72,3 +64,22 @@ def charge(engine: Engine) -> None:
         if loan is not None:
             record._poolbench_loan = None  # noqa: SLF001
             loan.end()
+
+
+def _connect_by(engine: Engine, around: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Let the engine's dialect open connections cooperatively under gevent and within `connect_timeout`, inside `around()`.
+
+    Once for each dialect. By a method rather than by a listener to `do_connect`: with one, SQLAlchemy looks for others at each
+    statement, and those that the application adds later would not be called.
+    """
+    dialect: Any = engine.dialect
+    make_cooperative(dialect.driver)
+    if "connect" in vars(dialect):
+        return
+    inner = dialect.connect
+
+    def connect(*arguments: Any, **parameters: Any) -> Any:
+        with around():
+            return connect_within_limit(dialect, inner, arguments, parameters)
+
+    dialect.connect = connect

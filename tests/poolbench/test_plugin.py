@@ -57,6 +57,25 @@ def test_a_listener_may_detach_the_connection_that_is_being_lent(postgres):
     engine.dispose()
 
 
+@pytest.mark.parametrize("pool", ["fair", "queue", "null", "own"])
+def test_a_listener_that_the_application_adds_may_say_how_to_connect(postgres, pool):
+    """As those do that fetch a new password for each connection."""
+    url = make_url(postgres.url).set(drivername="postgresql+psycopg2")
+    engine = create_engine(url.update_query_dict({"plugin": "poolbench", "pool": pool}))
+    event.listen(engine, "do_connect", lambda _dialect, _record, _given, named: named.update(application_name="new"))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW application_name")) == "new"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("watch", ["0", "1"])
+@pytest.mark.parametrize("pool", ["fair", "own"])
+def test_no_listener_of_the_plugin_makes_statements_slower(pool, watch):
+    """SQLAlchemy looks for listeners at each step of each statement where an engine or its dialect has any."""
+    engine = create_engine(f"{URL}&pool={pool}&watch={watch}")
+    assert (engine._has_events, engine.dialect._has_events) == (False, False)
+
+
 def test_an_application_that_wanted_a_sized_pool_may_be_given_none():
     assert isinstance(create_engine(f"{URL}&pool=null", pool_size=9, pool_timeout=3).pool, NullPool)
 

@@ -11,6 +11,7 @@ import poolbench
 from poolbench import FairPool
 from poolbench.loan_book import BOOK
 from poolbench.observed import CLOSED
+from poolbench.timed import cooperate
 
 
 @pytest.mark.parametrize("kind", [QueuePool, FairPool])
@@ -64,6 +65,14 @@ def test_where_the_application_has_connections_closed_is_noted_but_not_where_an_
     assert {int(each.place.rpartition(":")[2]): count for each, count in seen.items()} == {
         places[mark]: count for mark, count in marks.items()
     }
+
+
+def test_no_listener_makes_statements_slower():
+    """SQLAlchemy looks for listeners at each step of each statement where an engine or its dialect has any."""
+    engine = create_engine("sqlite://")
+    cooperate(engine)
+    poolbench.watch(engine)
+    assert (engine._has_events, engine.dialect._has_events) == (False, False)
 
 
 def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():
