@@ -96,10 +96,9 @@ class _Case(Case):
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
         # Where nobody says when requests begin and end, what a thread keeps may belong to an answer that is being sent.
-        left_open = self.by_place(seen.LEFT_OPEN) if self.observed.requests else {}
-        for (engine, endpoint, place), row in self.by_place(
-            seen.LEAKED, *([seen.LEFT_OPEN] if left_open else [])
-        ).items():
+        kinds = (seen.LEFT_OPEN,) if self.observed.requests else ()
+        left_open = self.by_place(*kinds)
+        for (engine, endpoint, place), row in self.by_place(seen.LEAKED, *kinds).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
             span_ns = self.observed.span_ns
@@ -264,7 +263,7 @@ class _Case(Case):
 
     def holding(self) -> Iterator[tuple[Finding, float]]:
         """Work and sleep while a connection is held; with the waiting that they explain."""
-        rows: dict[tuple[str, str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        rows: dict[_Place, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for key, row in self.observed.samples.items():
             if key.doing in _OTHER_WORK and key.place:
                 known = rows[key.engine, key.endpoint, key.place]
@@ -330,13 +329,13 @@ class _Case(Case):
             )
             yield finding, blamed
 
-    def _gather(self, rows: dict[tuple[str, str, str], dict[str, float]]) -> None:
-        """Add the work of lines that take little each to the line of the same file and endpoint that takes most, and to it also
-        what is computed a few lines from there.
+    def _gather(self, rows: dict[_Place, dict[str, float]]) -> None:
+        """Add to the line that takes most, of each file and endpoint, the work of those that take little each, and what is
+        computed a few lines from it.
 
         A computation is spread over the lines of its loop: together they may take long.
         """
-        worst: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+        worst: dict[_Place, _Place] = {}
         for key in rows:
             of_file = *key[:2], key[2].rpartition(":")[0]
             if of_file not in worst or rows[key]["own"] > rows[worst[of_file]]["own"]:
@@ -346,7 +345,7 @@ class _Case(Case):
             loans = max(1, self.loans_of(*key[:2]))
             cost_ns = self.in_requests(key[1], rows[key]["own"]) + rows[key]["blamed"]
             is_little = rows[key]["own"] < LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE
-            if key != into and (is_little or _is_one_loop(rows, key, into)):
+            if key != into and (is_little or _is_one_loop(key, into, rows)):
                 for name, figure in rows.pop(key).items():
                     rows[into][name] += figure
 
@@ -565,11 +564,12 @@ class _Case(Case):
         return self.blamed_at[at] * self.blame * row.duration_ns / max(1, self.executed_at[at])
 
 
-def _is_one_loop(rows: Mapping[_Place, Mapping[str, float]], *keys: _Place) -> bool:
-    """Whether two lines of one file mostly compute, a few lines from one another."""
-    numbers = [key[2].rpartition(":")[2] for key in keys]
-    near = all(map(str.isdecimal, numbers)) and abs(int(numbers[0]) - int(numbers[1])) <= _NEAR_LINES
-    return near and all(rows[key].get(seen.COMPUTING, 0.0) > 0.5 * rows[key]["own"] for key in keys)
+def _is_one_loop(one: _Place, other: _Place, rows: Mapping[_Place, Mapping[str, float]]) -> bool:
+    """Whether two lines of one file mostly compute, a few lines from one another; `rows` has what was seen of both."""
+    first, second = (int(place.rpartition(":")[2]) for *_, place in (one, other))
+    return abs(first - second) <= _NEAR_LINES and all(
+        rows[each].get(seen.COMPUTING, 0.0) > 0.5 * rows[each]["own"] for each in (one, other)
+    )
 
 
 def _from(key: StatementKey) -> str:

@@ -46,6 +46,7 @@ _WAITS = {"wait", "join", "_wait_for_tstate_lock"}
 _A_MOMENT_S = 0.0005
 """How long a look waits for a thread to go on that it may have interrupted."""
 _sleep = native(time, "sleep")
+
 _MOST_THREADS = 1000
 """Threads whose CPU time is remembered from one look to the next."""
 
@@ -120,8 +121,8 @@ class Looker:
         """For how long a thread computed, rather than wait for its turn; None if it waits for something else, or nobody knows.
 
         native: the system's number of the thread. call: that of the system call it is in. has_loop: an event loop runs in it, so
-        that it has no others to wait for but the one that looks. 0 where it may wait for its turn or for a lock, and an earlier
-        look is missing that would tell which.
+        that it has no others to wait for but the one that looks. 0 where it may wait for its turn or for a lock, and neither a
+        look just before nor a moment after this one tells which.
         """
         if call != _RUNNING and call not in _FUTEX:
             return None

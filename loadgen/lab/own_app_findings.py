@@ -49,8 +49,9 @@ _SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
 _SHOWN_FAILURES = 3
 _SOME, _MOST = 0.05, 0.5
-_TIMEOUTS = "ERR_SOCKET_TIMEOUT", "ETIMEDOUT"
 """Shares of requests that are worth a warning, and that leave too few others to compare strategies by."""
+_TIMEOUTS = "ERR_SOCKET_TIMEOUT", "ETIMEDOUT"
+"""Errors of requests for which the generator waited as long as it was told to."""
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
