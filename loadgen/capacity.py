@@ -131,13 +131,15 @@ class _Watch:
         self._engine, self._recorder, self._target, self._live = engine, recorder, target, live
         self._first_ms = (now_ns() + wall.wall_ns) // 1_000_000
         self._in_flight: list[int] = []
+        self._thinking = 0
 
     def tick(self, now: Progress) -> None:
         """Take the progress of a second that is over."""
         self._live(now)
         if self._engine.interrupted:
             return
-        self._in_flight.append(now.active_vus)
+        self._in_flight.append(now.active_vus - now.thinking_vus)
+        self._thinking = now.thinking_vus
         self._look()
 
     def _look(self) -> None:
@@ -204,7 +206,7 @@ class _StepWatch(_Watch):
     ) -> None:
         super().__init__(engine, recorder, wall, target, live)
         self._before, self._rate, self._longest_s, self._ends_ns = before, rate, longest_s, ends_ns
-        self._late = self._counted(names.LATE)
+        self._late, self._created = self._counted(names.LATE), self._counted(names.VUSERS_CREATED)
         self._is_done = False
 
     def _look(self) -> None:
@@ -228,8 +230,8 @@ class _StepWatch(_Watch):
             [s.response_time for s in self._seconds() if s.response_time is not None] or [Sketch.of([])]
         )
         requests = sum(s.requests for s in seen)
-        late = self._counted(names.LATE) - self._late
-        behind = late > _LATE_SHARE * max(1, requests)
+        late, users = self._counted(names.LATE) - self._late, self._counted(names.VUSERS_CREATED) - self._created
+        behind = late > _LATE_SHARE * max(1, users)
         return Step(
             self._rate,
             len(seen),
@@ -239,4 +241,5 @@ class _StepWatch(_Watch):
             judgement.met and not behind,
             judgement.decided,
             "generator" if behind else judgement.why,
+            self._thinking / self._rate,
         )

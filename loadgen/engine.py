@@ -58,6 +58,8 @@ class Progress:
     """The 95th percentile of the response times of the newest second with answers; None where it is not known."""
     started_ns: int = 0
     """The instant when the run began, which tells runs apart."""
+    thinking_vus: int = 0
+    """Those of the active users who think, and wait for nothing."""
 
 
 def stage_at(spans: Sequence[PhaseSpan], elapsed_s: float) -> Stage | None:
@@ -178,6 +180,7 @@ class Engine:
             stage_at(spans(self._phases), elapsed_s),
             recorder.recent_ms(0.95),
             self._started_ns,
+            recorder.thinking,
         )
 
     def _arrive(self, listener: Listener) -> None:

@@ -205,6 +205,8 @@ class Recorder:
         """Of the stamped answers: those whose segments were counted, and of these those dated by a later segment."""
         self.turned_away: Counter[int] = Counter()
         """Answers of 429 as of the last flush, by the second in which they came (s since the epoch)."""
+        self.thinking = 0
+        """Users who think at this moment."""
 
     def apart(self) -> Recorder:
         """Make another recorder with the same clock, whose figures go into no report."""

@@ -57,7 +57,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class SecondSeen:
-    """One second of a step: requests, answers, those slower than the target's p99, errors, and users in flight at its end."""
+    """One second of a step: requests, answers, those slower than the target's p99, errors, and users in flight at its end: all
+    who do not think.
+    """
 
     requests: int
     answers: int
@@ -79,6 +81,13 @@ class Step:
     decided: bool
     why: Why = ""
     """Why the target was missed; "" if it was met."""
+    thinking_s: float = 0.0
+    """Users who were thinking at its end, divided by the rate: for how long each user thinks, or has so far."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether users think for so long that the step saw only a part of what they ask for."""
+        return self.thinking_s > _WARM_UP_SHARE * LONGEST_STEP_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ _LIMITS = {
 }
 _UNFINISHED = "The search ended before the answer was as precise as asked."
 
+_PARTIAL = (
+    "Users think for {} s or more, so a step saw only a part of what they ask for, and the service may hold less. Shorten the"
+    " script's think times for this search."
+)
 _UNANSWERED = "Nothing was answered: this says nothing about what the service holds."
 
 
@@ -55,9 +59,15 @@ def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> P
     )
     limit = _limit(found)
     said = Text(answer(found, target), "good" if found.rate else "bad")
-    blocks = (said, Text(limit), steps) if limit else (said, steps)
+    texts = [said, *_doubts([found])] + ([Text(limit)] if limit else [])
+    blocks: tuple[Text | Table, ...] = (*texts, steps)
     section = Section("capacity", "The answer", blocks, menu="Answer", data={"answer": answer(found, target)})
     return Page("Capacity", target_text(target), (section,), data)
+
+
+def _doubts(found: Sequence[Capacity]) -> list[Text]:
+    thinking_s = max((step.thinking_s for each in found for step in each.steps if step.is_partial), default=None)
+    return [] if thinking_s is None else [Text(_PARTIAL.format(decimal(thinking_s)), "warn")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,12 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
     )
     said = _compared(ordered, target)
     ended = (Text(f"Partial: not all arrangements were searched. {error}", "warn"),) if error else ()
-    blocks = (*ended, Text(said, "good" if ordered[0].capacity.rate else "bad"), table)
+    blocks = (
+        *ended,
+        Text(said, "good" if ordered[0].capacity.rate else "bad"),
+        *_doubts([c.capacity for c in found]),
+        table,
+    )
     section = Section("capacity", "The answer", blocks, menu="Answer")
     return Page("Capacity", target_text(target), (section,), {"answer": said, **data})
 

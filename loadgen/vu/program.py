@@ -238,7 +238,7 @@ def _log(step: model.Log, setting: Setting) -> Action:
 def _think(step: model.Think, setting: Setting) -> Action:
     template = compile_template(step.duration, setting.calls)
     jitter = setting.script.http.think_jitter if step.jitter is None else step.jitter
-    rng = setting.rng
+    rng, recorder = setting.rng, setting.recorder
 
     def act(vu: Vu) -> None:
         value = template.render(vu.variables)
@@ -249,7 +249,11 @@ def _think(step: model.Think, setting: Setting) -> Action:
                 shown = json_text(value)
                 raise VuFailedError(f"val is not a non-empty string or a valid number. val={shown}")
             raise VuFailedError(f"Invalid think time: {value}")
-        gevent.sleep(max(0.0, length_s if jitter is None else jittered(length_s, jitter, rng)))
+        recorder.thinking += 1
+        try:
+            gevent.sleep(max(0.0, length_s if jitter is None else jittered(length_s, jitter, rng)))
+        finally:
+            recorder.thinking -= 1
 
     return act
 

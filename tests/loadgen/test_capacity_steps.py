@@ -12,6 +12,7 @@ from loadgen.engine import Progress
 from loadgen.runner import read_script
 from loadgen.script.parse import RunOptions
 from loadgen.sizing.capacity import Step, Target
+from reports import names
 from reports.model import Period, Report, Second
 from reports.sketch import Sketch
 
@@ -47,8 +48,8 @@ def watching(monkeypatch):
     return make
 
 
-def tick(watch, active=0):
-    watch.tick(Progress(0.0, active, 0, 0, 0))
+def tick(watch, active=0, thinking=0):
+    watch.tick(Progress(0.0, active, 0, 0, 0, thinking_vus=thinking))
 
 
 def quick(at, answers=1, errors=0):
@@ -85,6 +86,29 @@ def test_an_answer_of_429_is_an_error(watching):
         tick(watch)
     assert [s.errors for s in watch._seen()] == [0, 4, 3]
     assert watch.step().error_share == 7 / 30
+
+
+def test_users_who_think_are_no_queue(watching):
+    """Ten come each second, and think for 20 s."""
+    happened = [quick(100 + n, answers=10) for n in range(20)]
+    engine, watch = watching(capacity._StepWatch, (), 10.0, 20, 200_000_000_000, happened=happened)
+    while not engine.stops:
+        tick(watch, active=11 + 10 * len(watch._in_flight), thinking=10 + 10 * len(watch._in_flight))
+    step = watch.step()
+    assert step.met and step.why == ""
+    assert step.thinking_s == step.seconds and step.is_partial
+
+
+def test_late_users_are_a_share_of_the_users(watching):
+    """However many requests each of them makes."""
+    happened = [quick(100 + n, answers=300) for n in range(20)]
+    engine, watch = watching(capacity._StepWatch, (), 10.0, 20, 200_000_000_000, happened=happened)
+    counters = Counter()
+    watch._counted = counters.__getitem__
+    while not engine.stops:
+        tick(watch)
+        counters.update({names.VUSERS_CREATED: 10, names.LATE: 1})
+    assert watch.step().why == "generator"
 
 
 @pytest.mark.parametrize(("errors", "turned_away", "stops"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
