@@ -19,8 +19,7 @@ def make_cooperative(driver: str) -> bool:
     Does nothing where gevent has not patched the process, or where a wait callback has been set already. Logs one warning
     where greenlets will stop each other, which those of eventlet do.
     """
-    monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
+    if not is_patched():
         return not _stops_eventlet(driver)
     if driver == "psycopg2":
         from psycopg2 import extensions  # noqa: PLC0415 - the driver of the engine being made
@@ -38,6 +37,12 @@ def make_cooperative(driver: str) -> bool:
         reason = f"nothing is known of the driver {driver}"
     _log.warning("a statement stops all greenlets of this process until it is answered: %s", reason)
     return False
+
+
+def is_patched() -> bool:
+    """Whether gevent has patched the process."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
 def _stops_eventlet(driver: str) -> bool:

@@ -105,12 +105,13 @@ class PoolbenchPlugin(CreateEnginePlugin):
     def engine_created(self, engine: Engine) -> None:
         """Called by SQLAlchemy: listen to connections being opened, lent and given back."""
         charge(engine)
-        if self._watches:
-            watch(engine)
         if self._reports_metrics:
             from poolbench.otel import observe  # noqa: PLC0415 - it needs a package that few have installed
 
             observe(engine)
+        if self._watches:
+            # Last: it gives the pool a connect() of its own, before the one of its class.
+            watch(engine)
         if self._check_interval_ms and engine.dialect.name == "postgresql":
             statement = f"SET {_CHECK_INTERVAL} = {self._check_interval_ms}"
             event.listen(engine, "connect", lambda connection, _record: _execute_if_known(connection, statement))

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
 from poolbench.connecting import connect_within_limit
-from poolbench.cooperative import make_cooperative
+from poolbench.cooperative import is_patched, make_cooperative
 from poolbench.costs import CountedLoan, asking, connecting, costs
 
 
@@ -73,12 +73,18 @@ def _connect_by(engine: Engine, around: Callable[[], AbstractContextManager[Any]
     statement, and those that the application adds later would not be called.
     """
     dialect: Any = engine.dialect
+    was_patched = is_patched()
     make_cooperative(dialect.driver)
     if "connect" in vars(dialect):
         return
     inner = dialect.connect
 
     def connect(*arguments: Any, **parameters: Any) -> Any:
+        nonlocal was_patched
+        if not was_patched and is_patched():
+            # Since the engine was made: a server may load the application before it forks the workers that are patched.
+            was_patched = True
+            make_cooperative(dialect.driver)
         with around():
             return connect_within_limit(dialect, inner, arguments, parameters)
 

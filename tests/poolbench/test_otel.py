@@ -119,7 +119,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.metrics import set_meter_provider
 reader = InMemoryMetricReader()
-engine = create_engine({URL + "&otel=on"!r})
+engine = create_engine({URL + "&otel=on&watch=on"!r})
 set_meter_provider(MeterProvider(metric_readers=[reader]))
 engine.connect().close()
 print(*sorted(metric.name for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics))

@@ -224,6 +224,26 @@ def test_a_statement_whose_greenlet_is_gone_ends_in_the_server(postgres, pool, e
     assert (answer, lent) == ("42", "0")
 
 
+def test_the_driver_waits_cooperatively_if_gevent_patches_after_the_engine_was_made(postgres):
+    """As where a server loads the application before it forks the workers."""
+    code = f"""
+import sys, time
+from sqlalchemy import create_engine, text
+engine = create_engine({with_pool(postgres.url, "own")!r})
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+def query():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.5)"))
+began = time.monotonic()
+gevent.joinall([gevent.spawn(query) for _ in range(2)], raise_error=True)
+print(time.monotonic() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert float(done.stdout) < 0.9
+
+
 def test_each_greenlet_has_costs_of_its_own(postgres):
     url = with_pool(postgres.url, "fair", pool_size=1, max_overflow=0)
     code = """
