@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
+from time import perf_counter_ns
 from typing import Any
 
 from poolbench.loan_book import BOOK, harmless
@@ -22,12 +23,18 @@ from poolbench.looking import REQUEST_CODES
 def _begin(environ: dict[str, Any]) -> Request | None:
     """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment. None where that fails."""
     try:
-        borrower = BOOK.current()
-        BOOK.requests[borrower] = request = Request(environ, "", borrower)
+        request, borrower = _new(Request), BOOK.current()
+        request._environ, request.borrower = environ, borrower  # noqa: SLF001
+        request.began_ns = perf_counter_ns()
+        # Complete now: another thread may look at it.
+        BOOK.requests[borrower] = request
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
         return None
     return request
+
+
+_new: Callable[[type[Request]], Request] = object.__new__
 
 
 def _answered(request: Request | None) -> None:
@@ -35,20 +42,21 @@ def _answered(request: Request | None) -> None:
     if request is None or request.ended_ns:
         return
     try:
-        name = request.end()
         served, borrower, tally = BOOK.requests, request.borrower, BOOK.tally
         if served.get(borrower) is request:
             del served[borrower]
         request.borrower = None
         if request.weight or BOOK.shares is None:
+            request.end()
             tally.answered(request)
             return
-        name = name or request.name
+        request.ended_ns = ended_ns = perf_counter_ns()
+        name = request.name
         if request.drawn_as is None or request.drawn_as == name:
             # Most requests of a fast application: only their number and their time are added up. Each is one step in CPython.
             row = tally.counted.get(name) or tally.row_of(name)
             row[0] += 1
-            row[1] += request.ended_ns - request.began_ns
+            row[1] += ended_ns - request.began_ns
         else:
             tally.answered(request)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
@@ -62,10 +70,10 @@ def watched_requests(application: Any) -> Any:
         request = _begin(environ)
 
         # Flask forgets the rule before the parts of a streamed answer are made, where a connection may be borrowed first.
-        def start(*given: Any, **named: Any) -> Any:
+        def start(status: Any, headers: Any, *rest: Any) -> Any:
             if request is not None and request.rule is None:
                 request.rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
-            return start_response(*given, **named)
+            return start_response(status, headers, *rest)
 
         wrapper = environ.get("wsgi.file_wrapper")
         files: list[Any] | None = None

@@ -21,7 +21,7 @@ LOAN_COST = 3
 """What noting a loan in full costs, in units of what noting a statement costs."""
 _BUDGET_PER_S, _LEAST_PER_S = 600, 60
 """Most that a process spends on noting, in these units per second, and what it may spend however long one takes."""
-_MOST_CPU = 0.01
+_MOST_CPU = 0.005
 """Most of a core that it spends on noting, beyond that."""
 _TIMES_ADDING = 2
 """Borrowers spend as much CPU on noting as the thread that adds up what they have noted."""

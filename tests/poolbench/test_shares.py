@@ -116,7 +116,7 @@ def test_a_rare_endpoint_that_costs_more_than_the_budget_is_noted_each_time():
 
 
 @pytest.mark.parametrize(
-    ("noted", "adding_us", "expected"), [(0, 0, 600), (1000, 5, 600), (1000, 50, 100), (1000, 500, 60)]
+    ("noted", "adding_us", "expected"), [(0, 0, 600), (1000, 2, 600), (1000, 25, 100), (1000, 250, 60)]
 )
 def test_a_process_in_which_noting_takes_longer_notes_less(noted, adding_us, expected):
     shares = Shares(600)
