@@ -73,14 +73,16 @@ def _table(text: str) -> str:
 
 def _that_is_there(table: str, columns: Sequence[str], indexes: Sequence[Index]) -> Index | None:
     """The index that leaves nothing to gain from one on these columns: it begins with them, or leads to one row."""
-    name, asked = table.rsplit(".", maxsplit=1)[-1].strip('"').lower(), {each.lower() for each in columns}
+    *schema, name = (each.strip('"').lower() for each in table.rsplit(".", maxsplit=1))
+    asked = {each.lower() for each in columns}
+    # A table without a schema may be any of those with that name.
+    found: dict[str, Index | None] = {}
     for index in indexes:
-        own = [each.lower() for each in index.columns]
-        if index.table.lower() == name and (
-            set(own[: len(asked)]) == asked or (index.is_unique and asked.issuperset(own))
-        ):
-            return index
-    return None
+        if index.table.lower() == name and index.schema.lower() in (schema or [index.schema.lower()]):
+            own = [each.lower() for each in index.columns]
+            is_it = set(own[: len(asked)]) == asked or (index.is_unique and asked.issuperset(own))
+            found[index.schema] = index if is_it else found.get(index.schema)
+    return next(iter(found.values())) if found and all(found.values()) else None
 
 
 def _compared(text: str) -> list[str]:

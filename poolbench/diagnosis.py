@@ -16,7 +16,18 @@ from poolbench.diagnosis_case import LEAST_LOANS, LEAST_LOOKS, LEAST_NS, LEAST_S
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.diagnosis_pools import pools
 from poolbench.diagnosis_unseen import repeated_unseen, slow_unseen
-from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_rows, in_seconds, in_times, merged, quoted
+from poolbench.findings import (
+    KINDS,
+    OF_WAITING,
+    Diagnosis,
+    Finding,
+    in_ms,
+    in_rows,
+    in_seconds,
+    in_times,
+    merged,
+    quoted,
+)
 from poolbench.observed import (
     EngineSum,
     LoanKey,
@@ -63,7 +74,7 @@ def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     kinds = {finding.kind for finding in findings}
     return Diagnosis(
         tuple(findings),
-        tuple(kind for kind in KINDS if kind not in kinds),
+        tuple(kind for kind in KINDS if kind not in kinds and not (case.server.is_crowded_out and kind in OF_WAITING)),
         tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue, told_apart=case.told_apart)),
         case.server.is_crowded_out,
     )

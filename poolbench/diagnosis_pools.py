@@ -156,7 +156,7 @@ def _too_large(case: Case, place: str | None, engines: Sequence[str]) -> Iterato
             max(refused / (refused + case.loans), LEAST_SHARE),
             fails_requests=True,
         )
-    elif server.cores and case.crowding > 1:
+    elif pools and server.cores and case.crowding > 1:
         busy = MOST_PER_CORE * server.cores / 2
         yield Finding(
             "pool-too-large",

@@ -21,7 +21,8 @@ KINDS = (
     "pool-too-small",
     "pool-too-large",
 )
-
+OF_WAITING = ("starvation", "pool-too-small")
+"""Kinds that cannot be told where other programs take the machine."""
 
 _MISTAKE = 0.5
 """What is wrong at any share comes before all that costs less than this one."""
@@ -86,7 +87,13 @@ def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
         others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
         also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
         share = min(1.0, sum(each.share for each in found))
-        yield replace(worst, share=share, evidence=worst.evidence + also)
+        yield replace(
+            worst,
+            share=share,
+            evidence=worst.evidence + also,
+            is_mistake=True if any(each.is_mistake for each in found) else worst.is_mistake,
+            fails_requests=any(each.fails_requests for each in found),
+        )
 
 
 def in_times(count: int) -> str:

@@ -23,7 +23,7 @@ from poolbench.loan_book import BOOK, OPENED, harmless, taken_ns
 from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
 from poolbench.observed import CLOSED, SampleKey
-from poolbench.places import APPLICATION, application_frame, kind_of, place_of
+from poolbench.places import application_frame, at, place_of
 from poolbench.tally import add_sample
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) ->
             book.refused_lightly(about, _frame(1), error, _timeout_s(pool))
             raise
         try:
-            borrower, frame = book.current(), application_frame(_frame(1))
-            code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-            values = borrower, code, instruction, book.requests.get(borrower), perf_counter_ns()
+            borrower = book.current()
+            values = borrower, *at(application_frame(_frame(1))), book.requests.get(borrower), perf_counter_ns()
             book.lent[fairy._connection_record] = values  # noqa: SLF001
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             book.fault = f"{type(error).__name__}: {error}"
@@ -145,13 +144,12 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Cal
             # The frame is looked at before the wait, and let go: it has the caller's variables in it.
             frame: Any = _frame(1)
             code = frame.f_code
-            if code is not last:
-                if kind_of(code) == APPLICATION:
+            if code is last:
+                instruction = frame.f_lasti
+            else:
+                borrows, (code, instruction) = code, at(application_frame(frame))
+                if code is borrows and instruction > 0:
                     last = code
-                else:
-                    frame = application_frame(frame)
-                    code = None if frame is None else frame.f_code
-            instruction = 0 if frame is None else frame.f_lasti
             frame = None
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             BOOK.fault = f"{type(error).__name__}: {error}"
@@ -252,6 +250,8 @@ def _lend_drawing(pool: Any, lend: Callable[[Any], Any], caller: FrameType) -> A
     try:
         frame, record, lent_ns = application_frame(caller), fairy._connection_record, perf_counter_ns()  # noqa: SLF001
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        if code is not None and not code.co_filename.endswith(".py"):
+            code, instruction = at(frame)
         _LENT[record] = values = borrower, code, instruction, request, lent_ns
         if BOOK.tally.has_room:
             opened = getattr(record, OPENED, None)

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolbench.native import native
-from poolbench.places import Place
+from poolbench.places import Place, place_at
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -37,10 +37,13 @@ class Request:
     """Its loans that are noted in full and have not ended; some that have, if another thread ended them."""
     rule: Any = None
     """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
-    borrower: Any
+    borrower: Any = None
     """The greenlet or thread that serves it. Another one may send the answer's end."""
 
+    _name = ""
+
     def __init__(self, environ: dict[str, Any], name: str = "", borrower: Any = None) -> None:
+        # endpoints.py writes this out: an object is made in half the time without a call of its __init__().
         self._environ: dict[str, Any] | None = environ
         self._name, self.borrower = name, borrower
         self.began_ns = perf_counter_ns()
@@ -56,32 +59,28 @@ class Request:
     @property
     def name(self) -> str:
         """`METHOD /path`: the route's rule under Flask, else the path with its numbers and UUIDs left out."""
-        environ = self._environ
+        environ, known = self._environ, self._name
         if environ is None:
-            return self._name
+            return known
         if self.rule is None:
             # As `look_for_rule`, without the call: most requests of a fast application come by here.
             self.rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
         rule = getattr(self.rule, "rule", None)
-        path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
-        self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
+        if rule or not (known and self.ended_ns):
+            path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
+            self._name = known = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
         if rule or self.ended_ns:
             self._environ = None
-        return self._name
+        return known
 
-    def end(self) -> str:
-        """The answer is complete. Returns its name if that is known already.
-
-        Only its method and path are kept of the environ, which has all of the request in it.
-        """
+    def end(self) -> None:
+        """The answer is complete. Only its method and path are kept of the environ, which has all of the request in it."""
         self.ended_ns = perf_counter_ns()
         environ = self._environ
         if environ is not None:
-            if self.rule is None:
-                self.look_for_rule()
+            self.look_for_rule()
             is_known = self.rule is None and bool(self._name)
             self._environ = None if is_known else {name: environ[name] for name in _NAMING if name in environ}
-        return self._name if self._environ is None else ""
 
 
 _NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b(?=[a-f]*\d)[0-9a-f]{16,}\b|\d+", re.IGNORECASE)
@@ -217,7 +216,7 @@ class Opened(NamedTuple):
 def light_loan(record: Any, engine: WatchedEngine, values: tuple[Any, ...]) -> Loan:
     """A loan of which only these values were noted: borrower, code, instruction, request, instant."""
     borrower, code, instruction, request, lent_ns = values
-    loan = Loan(engine, borrower, Place(code, instruction) if code is not None else None, request)
+    loan = Loan(engine, borrower, None if code is None else place_at(code, instruction), request)
     loan.asked_ns = loan.lent_ns = lent_ns
     loan.record, loan.connection = record, record.dbapi_connection
     loan.thread = _main_thread

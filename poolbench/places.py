@@ -103,11 +103,23 @@ def application_frame(frame: FrameType | None) -> FrameType | None:
 
 def place_of(frame: FrameType | None) -> Place | None:
     """The innermost place of the application on the stack of `frame`; None without one."""
-    found = application_frame(frame)
-    if found is None:
-        return None
-    code = found.f_code
-    return Place(code, found.f_lasti, 0 if code.co_filename.endswith(".py") else _template_line(found))
+    code, instruction = at(application_frame(frame))
+    return None if code is None else place_at(code, instruction)
+
+
+def at(frame: FrameType | None) -> tuple[CodeType | None, int]:
+    """The code of a frame and the offset of its instruction, which together say where that is, at the least cost; in a template,
+    minus the number of its line. (None, 0) for None.
+    """
+    if frame is None:
+        return None, 0
+    code = frame.f_code
+    return code, frame.f_lasti if code.co_filename.endswith(".py") else -_template_line(frame)
+
+
+def place_at(code: CodeType, instruction: int) -> Place:
+    """The place of what `at` has returned."""
+    return Place(code, instruction) if instruction >= 0 else Place(code, 0, -instruction)
 
 
 def _kind(name: str) -> int:

@@ -22,11 +22,12 @@ class DatabaseStatement(NamedTuple):
 
 
 class Index(NamedTuple):
-    """An index of the database: the name of its table, without a schema, and its columns in order."""
+    """An index of the database that finds what equals or exceeds a value: its table, and its columns in order."""
 
     table: str
     columns: tuple[str, ...]
     is_unique: bool = False
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,9 @@ class Watcher:
                 row = found.requests.setdefault(request.name, RequestSum())
                 row.count += weight
                 row.duration_ns += weight * min(now_ns - request.began_ns, BOOK.tally.span_ns)
-        found.span_ns = now_ns - min((ask.asked_ns for ask in found.asks), default=now_ns)
+        # Without the times of all loans, from the beginning on.
+        began_ns = BOOK.began_ns if not BOOK.keeps_all else min((ask.asked_ns for ask in found.asks), default=now_ns)
+        found.span_ns = min(now_ns - began_ns, BOOK.tally.span_ns)
         return found
 
     def _report(self) -> None:

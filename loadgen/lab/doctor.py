@@ -33,7 +33,7 @@ from loadgen.lab.own_app import (
 )
 from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_evidence import Evidence
-from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
+from loadgen.lab.stack import StackError
 from loadgen.runner import Live, ScriptRun, run_script, stopping
 from loadgen.schedule import lasting
 from loadgen.script.model import Script
@@ -101,7 +101,7 @@ def run(
         for doubt in reasons_to_doubt(done.report, lost, partial=False):
             say(doubt)
         page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None, lost=lost)
-        write_summaries(page, options.out, environment())
+        write_summaries(page, options.out, environment(), given)
     return page, diagnosis, done.signal
 
 
@@ -192,8 +192,8 @@ def _watched(
             mean_active=watch.mean_active,
             trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
-            active_s={key: looks * SAMPLE_EVERY_S for key, looks in watch.active.items()},
-            waits_for_idle_s=watch.waits_for_idle * SAMPLE_EVERY_S,
+            active_s={key: looks * watch.look_every_s for key, looks in watch.active.items()},
+            waits_for_idle_s=watch.waits_for_idle * watch.look_every_s,
             statements=watch.statements,
             statements_missing=watch.statements_missing,
             indexes=watch.indexes,
@@ -253,7 +253,8 @@ def _wait(most_s: float, signals: Sequence[int], heeded: int, is_over: Callable[
 
 def _watching(folder: Path) -> set[str]:
     """The processes that watch and have not ended."""
-    return {path.stem for path in folder.glob("*.watching") if Path("/proc", path.stem).exists()}
+    names = {path.stem for path in folder.glob("*.watching")}
+    return {name for name in names if name.isdecimal() and psutil.pid_exists(int(name))}
 
 
 def _begun(folder: Path) -> int:

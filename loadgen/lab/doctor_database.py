@@ -27,11 +27,13 @@ FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
 """
 _INDEXES = """
-SELECT relname, array_agg(attname::text ORDER BY at), indisunique
-FROM pg_index JOIN pg_class c ON c.oid = indrelid, unnest(indkey::int2[]) WITH ORDINALITY AS k (number, at), pg_attribute a
-WHERE a.attrelid = indrelid AND attnum = number AND at <= indnkeyatts AND indisvalid AND indpred IS NULL AND indexprs IS NULL
-  AND c.relnamespace::regnamespace::text NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
-GROUP BY indexrelid, relname, indisunique
+SELECT relname, array_agg(attname::text ORDER BY at), indisunique, nspname
+FROM pg_index JOIN pg_class c ON c.oid = indrelid, unnest(indkey::int2[]) WITH ORDINALITY AS k (number, at), pg_attribute a,
+  pg_namespace n, pg_class i, pg_am m
+WHERE n.oid = c.relnamespace AND i.oid = indexrelid AND m.oid = i.relam AND amname = 'btree'
+  AND a.attrelid = indrelid AND attnum = number AND at <= indnkeyatts AND indisvalid AND indpred IS NULL AND indexprs IS NULL
+  AND nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
+GROUP BY indexrelid, relname, indisunique, nspname
 LIMIT 10000
 """
 
@@ -61,8 +63,8 @@ class StatementStatistics:
                 )
         return found
 
-    def _read(self) -> dict[tuple[int, int], tuple[Any, ...]] | None:
-        """By user and number of the statement: its text, executions, ms, rows and pages looked at."""
+    def _read(self) -> dict[tuple[int, int, bool], tuple[Any, ...]] | None:
+        """By user and number of the statement, and whether a client sent it: text, executions, ms, rows and pages looked at."""
         try:
             with contextlib.closing(connect(self._url)) as connection, connection.cursor() as cursor:
                 cursor.execute(
@@ -84,7 +86,8 @@ class StatementStatistics:
             self.missing = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return None
         return {
-            (int(row["userid"]), int(row["queryid"])): (
+            # Statements inside functions are counted apart, from PostgreSQL 14 on.
+            (int(row["userid"]), int(row["queryid"]), bool(row.get("toplevel", True))): (
                 row["query"],
                 row["calls"],
                 row.get("total_exec_time", row.get("total_time", 0.0)),
@@ -103,6 +106,7 @@ class DatabaseWatch(SessionSampler):
     def __init__(self, database: OwnDatabase) -> None:
         super().__init__(database.monitor_url)
         self.looks = self.waits_for_idle = self._sum_active = 0
+        self._began_s = self._looked_s = 0.0
         self._took_s: list[float] = []
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
@@ -131,6 +135,11 @@ class DatabaseWatch(SessionSampler):
         return self._sum_active / max(1, self.looks)
 
     @property
+    def look_every_s(self) -> float:
+        """Mean time from one look to the next, in s: on a busy machine a look itself takes long."""
+        return (self._looked_s - self._began_s) / max(1, self.looks - 1)
+
+    @property
     def trivial_ms(self) -> float:
         """What half of the looks have stayed below: a few that a busy machine was late for say nothing."""
         return 1000 * median(self._took_s) if self._took_s else 0.0
@@ -150,7 +159,9 @@ class DatabaseWatch(SessionSampler):
         with self.connection.cursor() as cursor:
             cursor.execute(_ACTIVITY)
             rows = cursor.fetchall()
-        self._took_s.append(time.monotonic() - began_s)
+        self._looked_s = time.monotonic()
+        self._took_s.append(self._looked_s - began_s)
+        self._began_s = self._began_s or self._looked_s
         self.looks += 1
         for pid, *_ in rows if self._is_here else ():
             queued_s = in_queue_s(pid)
@@ -172,7 +183,7 @@ class DatabaseWatch(SessionSampler):
         super().run()
         with contextlib.suppress(psycopg2.Error), self.connection.cursor() as cursor:
             cursor.execute(_INDEXES)
-            self.indexes = [Index(table, tuple(columns), unique) for table, columns, unique in cursor.fetchall()]
+            self.indexes = [Index(table, tuple(columns), *more) for table, columns, *more in cursor.fetchall()]
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()

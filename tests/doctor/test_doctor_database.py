@@ -21,7 +21,7 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
             database.monitor_url,
             "CREATE TABLE items (id int PRIMARY KEY, shop int, sku text, UNIQUE (sku, shop));"
             "CREATE INDEX ON items (shop) WHERE id > 3; CREATE INDEX ON items (lower(sku));"
-            "CREATE INDEX ON items (shop) INCLUDE (sku)",
+            "CREATE INDEX ON items (shop) INCLUDE (sku); CREATE INDEX ON items USING brin (id)",
         )
         with DatabaseWatch(database) as watch:
             for name in "abc":
@@ -35,9 +35,9 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
         assert watch.statements[FETCH].rows == 6, "of all cursors together"
         assert not any("pg_stat_activity" in each.text or "pg_index" in each.text for each in watch.statements.values())
         assert sorted(watch.indexes) == [
-            Index("items", ("id",), True),
-            Index("items", ("shop",)),
-            Index("items", ("sku", "shop"), True),
+            Index("items", ("id",), True, "public"),
+            Index("items", ("shop",), False, "public"),
+            Index("items", ("sku", "shop"), True, "public"),
         ]
         assert counted.pages > 0 and counted.total_ms > 0
         assert not any("another" in each.text for each in watch.statements.values())
@@ -67,6 +67,13 @@ def test_a_few_late_looks_do_not_say_how_long_a_trivial_statement_takes():
     watch = DatabaseWatch.__new__(DatabaseWatch)
     watch._took_s = [0.002] * 9 + [3.0, 4.0]
     assert watch.trivial_ms == pytest.approx(2)
+
+
+def test_a_look_stands_for_the_time_since_the_one_before():
+    """Which is longer than planned where looks themselves take long."""
+    watch = DatabaseWatch.__new__(DatabaseWatch)
+    watch.looks, watch._began_s, watch._looked_s = 5, 100.0, 100.6
+    assert watch.look_every_s == pytest.approx(0.15)
 
 
 def test_a_queue_for_a_row_is_followed_to_who_has_it():

@@ -32,10 +32,12 @@ def test_a_slow_statement_needs_an_index_on_what_it_compares(text, way):
 
 
 INDEXES = (
-    Index("items", ("id",), True),
-    Index("items", ("sku", "at")),
-    Index("Order", ("b",)),
+    Index("items", ("id",), True, "public"),
+    Index("items", ("sku", "at"), schema="public"),
+    Index("Order", ("b",), schema="shop"),
     Index("posts", ("body",)),
+    Index("sales", ("customer",), schema="archive"),
+    Index("sales", ("id",), True, schema="public"),
 )
 
 
@@ -56,6 +58,9 @@ INDEXES = (
         ("SELECT * FROM items WHERE sku = 'a' AND size = 3", "an index on items (sku, size), fewer"),
         ("SELECT id FROM posts WHERE body LIKE %s", "an index on posts (body) (for LIKE"),
         ("SELECT id FROM orders WHERE id = %s", "an index on orders (id), fewer"),
+        ("SELECT id FROM sales WHERE customer = %s", "an index on sales (customer), fewer"),
+        ("SELECT id FROM archive.sales WHERE customer = %s", "the index on archive.sales (customer) that is there"),
+        ("SELECT id FROM public.sales WHERE customer = %s", "an index on public.sales (customer), fewer"),
     ],
 )
 def test_no_index_is_advised_that_is_there(text, way):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from poolbench.asks import demanded, overtaken, used
 from poolbench.diagnosis import diagnose
 from poolbench.diagnosis_case import Case
-from poolbench.findings import KINDS
+from poolbench.findings import KINDS, Finding, merged
 from poolbench.observed import (
     COMPUTING,
     CPU,
@@ -293,6 +293,29 @@ def test_to_compute_for_little_or_for_a_stream_costs_what_others_wait_for_it(doi
     assert [each.kind for each in found] == (["work-while-holding"] if is_found else [])
     if blamed_ms:
         assert found[0].share == pytest.approx(0.125 if doing == STREAMING or own_ms < 2000 else 0.75)
+
+
+def test_one_line_in_several_endpoints_fails_requests_if_it_does_in_one():
+    found = [
+        Finding("nested-checkout", "app.py:7", "GET /a", "It waits.", "", 0.4),
+        Finding("nested-checkout", "app.py:7", "GET /b", "It waits in vain.", "", 0.2, fails_requests=True),
+    ]
+    (one,) = merged(found)
+    assert one.fails_requests and one.weight > 1
+
+
+def test_what_other_programs_hide_was_not_checked():
+    slow, _ = DISEASES["a slow statement"]
+    assert {"starvation", "pool-too-small"} <= set(diagnose(slow, Server()).checked)
+    crowded_out = Server(worker_cpu=1.0, worker_used=0.1)
+    assert crowded_out.is_crowded_out
+    assert not {"starvation", "pool-too-small"} & set(diagnose(slow, crowded_out).checked)
+
+
+def test_an_engine_without_a_pool_has_none_that_is_too_large():
+    observed = seen(loans=loans(opened=100), engines={ENGINE: EngineSum(made=1, pool="NullPool")})
+    kinds = {each.kind for each in diagnose(observed, Server(cores=2, mean_active=40.0, database_cpu=0.9)).findings}
+    assert "pool-too-large" not in kinds
 
 
 def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():

@@ -340,7 +340,7 @@ def fails(*_, **__):
 engine = create_engine(sys.argv[1], pool_size=2)
 watching = poolbench.watch(engine)
 book = loan_book.BOOK
-for module, name in [(loan_book, "place_of"), (loan_book, "writes"), (hooks, "application_frame"), (hooks, "kind_of"),
+for module, name in [(loan_book, "place_of"), (loan_book, "writes"), (hooks, "application_frame"), (hooks, "at"),
                      (hooks, "place_of"), (book, "current"), (book, "requests"), (book.tally, "ended")]:
     kept = getattr(module, name)
     setattr(module, name, fails)

@@ -282,6 +282,34 @@ def test_whoever_borrows_for_somebody_who_borrows_too_is_named(postgres, tmp_pat
     assert told["borrowed_at"] == f"service.py:{line_of(BORROWING_IN_TWO_WAYS, 'borrows')}"
 
 
+BORROWING_IN_A_TEMPLATE = """
+import json, sys
+from pathlib import Path
+import jinja2
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import create_engine
+
+engine = create_engine(sys.argv[1])
+watching = poolbench.watch(engine)
+Path("page.html").write_text("<p>\\n</p>\\n{{ kept.append(connect()) }}\\n")
+page = jinja2.Environment(loader=jinja2.FileSystemLoader(".")).get_template("page.html")
+# No loan is noted in full.
+BOOK.left = 1_000_000
+for connect in (engine.connect, engine.raw_connection):
+    kept = []
+    page.render(kept=kept, connect=connect)
+    (holder,) = watching.holders()
+    print(json.dumps({"borrowed_at": holder.borrowed_at}))
+    kept[0].close()
+"""
+
+
+def test_whoever_borrows_in_a_template_is_named_with_its_line(postgres, tmp_path):
+    for told in run(tmp_path, BORROWING_IN_A_TEMPLATE, postgres.url):
+        assert told["borrowed_at"] == "page.html:3"
+
+
 FORKING = """
 import json, os, sys
 import poolbench
