@@ -43,6 +43,8 @@ _POSITIVE = FiniteRange(0, min_open=True)
 )
 @click.option(
     "--strategy",
+    "--strategies",
+    "strategy",
     type=click.Choice(["fair", "queue"]),
     default="fair",
     show_default=True,

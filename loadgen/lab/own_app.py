@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg2
 from sqlalchemy import make_url
@@ -158,7 +159,7 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
             comparison.run()
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page(ending)
-        write_summaries(page, options.out, environment())
+        write_summaries(page, options.out, environment(), comparison.given())
         if ending.error is not None:
             say(f"What was measured until then is in {options.out}")
             raise ending.error
@@ -590,11 +591,10 @@ class _Comparison:
         used = _within(parameters("queue", settings), most)
         return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
-    def page(self, ending: Ending) -> Page:
-        """The comparison so far."""
+    def given(self) -> dict[str, Any]:
+        """What was run, without passwords."""
         options, masked = self._options, self._arrangement.masked
-        results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
-        given = {
+        return {
             "application": options.application.name,
             "script": options.script,
             # A command of the user's own has as many processes as it says itself.
@@ -607,13 +607,16 @@ class _Comparison:
             "driver": self._driver,
             "variables_read": list(self._reads),
         }
+
+    def page(self, ending: Ending) -> Page:
+        """The comparison so far."""
         return own_app_page(
-            given,
-            results,
+            self.given(),
+            [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs],
             self._arrangement.notes,
             self._arrangement.crossing,
             partial=ending.is_early,
-            error=ending.told(masked),
+            error=ending.told(self._arrangement.masked),
         )
 
 

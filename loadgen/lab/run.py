@@ -8,10 +8,11 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psutil
 import psycopg2
@@ -105,6 +106,22 @@ class LabOptions:
     confirm: Callable[[str], bool] = lambda _: True
     """Asks whether to run an experiment that may use up a given database's connections; called with the question."""
 
+    def settings(self) -> dict[str, Any]:
+        """What is run, and how, without the database's URL."""
+        return {
+            "experiments": {
+                each.id: {"strategy": each.strategy, "servers": each.servers, **each.settings}
+                for each in self.experiments
+            },
+            "publications": [each.name for each in self.publications],
+            **asdict(self.sizes),
+            "clicks": self.clicks,
+            "full": self.full,
+            "database": "embedded" if self.database_url is None else "given",
+            "round_trip_ms": self.round_trip_ms,
+            "seed": self.seed,
+        }
+
 
 class Lab:
     """One session of the lab."""
@@ -155,7 +172,8 @@ class Lab:
             said = " ".join(str(error).split())
             self._note(f"An error ended the session: {said}")
             self._evidence = replace(self._evidence, partial=True)
-            kind = LabFailed if isinstance(error, EmbeddedPostgresError | PartError) else LabError
+            is_ours = isinstance(error, psycopg2.Error) and self._options.database_url is None
+            kind = LabFailed if is_ours or isinstance(error, EmbeddedPostgresError | PartError) else LabError
             raise kind(said) from error
         finally:
             if self._evidence.is_measured:
@@ -486,7 +504,7 @@ class Lab:
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
-        write_summaries(lab_page(evidence, in_folder=True), out, evidence.environment)
+        write_summaries(lab_page(evidence, in_folder=True), out, evidence.environment, self._options.settings())
         if drawn := answer_charts(evidence):
             write_text(out / "answer.svg", picture(drawn))
         if drawn := league.charts(evidence.league):

@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from random import Random
 from signal import SIGINT
+from typing import Any
 
 from db.embedded import temporary_postgres
 from loadgen.environment import environment
@@ -52,7 +53,7 @@ from reports.blocks import decimal
 from reports.files import write_text
 from reports.model import Period, Report
 from reports.page.picture import picture
-from reports.writers.output import written
+from reports.writers.output import write_summaries, written
 
 WARM_S = 1
 """Seconds of load before each run."""
@@ -96,6 +97,24 @@ class SweepOptions:
     seed: int = 0
     """Seed of the order in which sizes take turns."""
 
+    def settings(self) -> dict[str, Any]:
+        """What is run, and how, without anything that may hold a password."""
+        return {
+            "application": self.application.name if self.application else None,
+            "script": self.script,
+            "strategy": self.strategy,
+            "sizes": list(self.sizes),
+            "goals": [asdict(goal) for goal in self.goals],
+            "servers": self.servers,
+            "max_connections": self.max_connections,
+            "memory_mb": self.memory_mb,
+            "seconds": self.seconds,
+            "max_seconds": self.max_seconds,
+            "database": "embedded" if self.database_url is None else "given",
+            "round_trip_ms": self.round_trip_ms,
+            "seed": self.seed,
+        }
+
 
 def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
     """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
@@ -121,6 +140,7 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
         error = ending.told(masking(*([options.database_url] if options.database_url is not None else [])))
         found = replace(sweeper.found(), partial=bool(signals or error), error=error)
         page = sweep_page(found)
+        write_summaries(page, options.out, found.environment, options.settings())
         for style, suffix in (("json", "json"), ("markdown", "md"), ("html", "html")):
             write_text(options.out / f"sweep.{suffix}", written(page, style))
         if charts := sweep_charts(found):
@@ -169,7 +189,8 @@ class _Sweeper:
             seconds=options.seconds,
             curves=self._curves,
             environment=environment(),
-            notes=[*self._notes, *warned],
+            # Those of an arrangement are whole only now: rows that were written are counted at the end.
+            notes=[*(self._own[1].notes if self._own else ()), *self._notes, *warned],
         )
 
     # Before the first run
@@ -210,7 +231,6 @@ class _Sweeper:
         self._own = own, running.enter_context(arranged(own, self._say))
         base = self._own[1].databases.base
         self._database = LabDatabase(base.monitor_url, base.monitor_url, base.postgres)
-        self._notes += self._own[1].notes
         self._crossed(self._own[1].crossing)
 
     def _prepare_service(self, running: ExitStack) -> None:

@@ -48,12 +48,15 @@ def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLE
     return found if found in known else "text"
 
 
-def write_summaries(page: Page, out: Path, environment: Mapping[str, Any]) -> None:
-    """Writes summary.json, summary.md, index.html and environment.json into the folder `out`. Raises WriteError."""
+def write_summaries(page: Page, out: Path, environment: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Writes summary.json, summary.md, index.html and environment.json into the folder `out`. Raises WriteError.
+
+    `settings`: what was run, and how; for environment.json, beside the machine and the versions.
+    """
     write_text(out / "summary.json", written(page, "json"))
     write_text(out / "summary.md", written(page, "markdown"))
     write_text(out / "index.html", written(page, "html"))
-    write_text(out / "environment.json", json.dumps(dict(environment), indent=2) + "\n")
+    write_text(out / "environment.json", json.dumps({**environment, "settings": dict(settings)}, indent=2) + "\n")
 
 
 def put(text: str, output: str | None) -> None:
