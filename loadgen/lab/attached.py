@@ -16,6 +16,7 @@ the application is to reach it, `most` (connections that each process may open; 
 
 from __future__ import annotations
 
+import _thread
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -76,6 +77,8 @@ class _Attachment:
         }
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._opening = 0
+        # Held for no longer than it takes to count.
+        self._counting = _thread.allocate_lock()
         self._variables = {name: value for name, value in os.environ.items() if _NAMES.search(name)}
 
     # Engines
@@ -182,18 +185,23 @@ class _Attachment:
     def _guarded(self, inner: Callable[..., Any], module: Any) -> Callable[..., Any]:
         def connect(*given: Any, **named: Any) -> Any:
             most = self.given["most"]
-            if most is not None and self._opening + sum(not each.closed for each in self._open) >= most:
-                raise module.OperationalError(f"FATAL: too many connections: loadgen lets each process open {most}")
-            self._opening += 1
+            with self._counting:
+                if most is not None and self._opening + sum(not each.closed for each in self._open) >= most:
+                    raise module.OperationalError(f"FATAL: too many connections: loadgen lets each process open {most}")
+                self._opening += 1
             began_ns = time.perf_counter_ns()
             try:
                 connection = inner(*given, **named)
             except module.OperationalError:
                 self._unreachable(_asked_for(module, given, named))
                 raise
-            finally:
+            except BaseException:
+                with self._counting:
+                    self._opening -= 1
+                raise
+            with self._counting:
                 self._opening -= 1
-            self._open.add(connection)
+                self._open.add(connection)
             self._check(connection, module)
             if self.given.get("watch"):
                 self._watched().opened_by_driver(connection, time.perf_counter_ns() - began_ns)

@@ -130,8 +130,10 @@ def masking(*urls: str) -> Callable[[str], str]:
             # As the user has written it.
             written = re.search(r"://[^:/@]*:(.+)@|[?&]password=([^&]+)", text)
             secrets |= {each for each in (written.groups() if written else ()) if each}
-            # An application that puts it into a URL as it is takes what follows an @ for a host, a port or a database.
-            pieces = re.split("[@:/?#]", str(password).partition("@")[2])
+            # An application that puts it into a URL as it is takes what comes before a / for a port, and what follows an @
+            # for a host, a port or a database.
+            first, *rest = re.split("[@:/?#]", str(password))
+            pieces = [*([first] if re.search("[/?#]", str(password)) else []), *rest]
             secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE and piece not in known}
 
     patterns = [
