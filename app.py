@@ -340,6 +340,9 @@ class Service:
             return _http_problem(error)
         if isinstance(error, DatabaseFailure):
             status, kind, title = _FAILURES[type(error)]
+            if request.endpoint == "health":
+                # Whoever asks takes any other status for a fault of the service.
+                status = 503
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
             problem, trace = HttpProblem(status, kind, title, headers=headers), f"{type(error).__name__}: {error}"
         else:

@@ -174,7 +174,7 @@ def database_url(text: str) -> URL:
     Raises ValueError, whose text never shows a part of the URL.
     """
     scheme, colon, rest = text.partition("://")
-    if colon and scheme in {"postgresql+psycopg2", "postgres", "postgresql"}:
+    if colon and scheme in {"postgresql+psycopg2", "postgresql+psycopg", "postgres", "postgresql"}:
         text = _with_hosts_together(f"postgresql://{rest}")
     elif colon and "=" not in scheme:
         raise ValueError("a postgresql:// URL or a libpq connection string")

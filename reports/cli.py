@@ -300,7 +300,6 @@ def _load(spec: str) -> Report:
 def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour: bool) -> str:
     from reports.compare.figures import is_of_another_tool, is_only_ab, without_ab
     from reports.formats import apachebench, artillery_json, artillery_text, csv_text, markdown
-    from reports.model import ReportError
 
     if style == "html":
         from reports.page.page import render, report_page
@@ -309,9 +308,11 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
     if style == "json":
         return artillery_json.to_json(shown) + "\n"
     if style == "ab":
-        if shown.extras is None or shown.extras.ab is None:
-            raise ReportError("no ApacheBench figures in this report: it is not the report of a single ab run")
-        return apachebench.to_text(apachebench.AbReport.from_json(shown.extras.ab))
+        extras = shown.extras
+        if extras is not None and extras.ab is not None:
+            return apachebench.to_text(apachebench.AbReport.from_json(extras.ab))
+        target = str((extras.environment if extras else {}).get("target", ""))
+        return apachebench.to_text(apachebench.AbReport.of_script(shown, target))
     if is_only_ab(shown):
         shown = without_ab(shown)
     if style == "csv":

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 import psycopg2
 import pytest
 
+from app import create_app
+from db import queries
 from db.embedded import temporary_postgres
+from db.errors import StatementTimeout
 from tests.support.server_process import wait_until
 
 LOG_KEYS = {"time", "level", "msg", "trace", "method", "url", "remote_addr", "duration_ms"}
@@ -90,6 +93,16 @@ def test_a_request_that_finds_no_connection_in_time_is_503(start_service, postgr
     assert float(second.headers["server-timing"].split("=")[1].split(",")[0]) >= 200
     check_failure_line(server.failures()[0], "/health")
     assert server.get("/pool").json["timeouts"] == 1
+
+
+def test_health_is_503_whatever_the_database_has(postgres, monkeypatch):
+    def fail(_connection):
+        raise StatementTimeout("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(queries, "ping", fail)
+    answer = create_app({"DATABASE_URL": postgres.url}).test_client().get("/health")
+    assert (answer.status_code, answer.json["type"]) == (503, "urn:poolbench:problem:statement-timeout")
+    assert answer.headers["Retry-After"]
 
 
 def test_a_slow_statement_is_504(start_service, postgres):

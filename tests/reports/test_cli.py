@@ -139,6 +139,13 @@ def test_a_report_goes_to_a_file_on_demand(invoke, saved, tmp_path):
     assert (tmp_path / "out.md").read_text().startswith("| metric | value |")
 
 
+def test_any_report_is_shown_in_the_layout_of_apachebench(invoke, saved):
+    done = invoke(cli.report, saved, saved, "--format", "ab")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("This is ApacheBench") or "Complete requests:" in done.stdout
+
+
 def test_the_markdown_report_is_as_the_golden_file_shows(invoke, saved, assert_golden):
     assert_golden("report.md", invoke(cli.report, saved, "--format", "markdown").stdout)
 
@@ -147,7 +154,7 @@ def test_the_markdown_report_is_as_the_golden_file_shows(invoke, saved, assert_g
     ("args", "message"),
     [
         (["-o", "/nowhere/at/all"], "there is no folder /nowhere/at"),
-        (["--format", "ab"], "no ApacheBench figures"),
+        (["-o", "."], "it is a folder"),
     ],
 )
 def test_what_cannot_be_written_exits_2(invoke, saved, args, message):
