@@ -250,8 +250,10 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:
         raise BadInput("--db-cpu-ms has no effect without --db-cores")
-    if 0 in sizes and given["max_overflow"] == 0:
-        raise BadInput("--sizes 0 with --max-overflow 0: no connection could ever be lent")
+    if 0 in sizes and given["max_overflow"] >= 0:
+        raise BadInput(
+            "--sizes 0: to a pool, 0 means no limit, whatever --max-overflow says; with --max-overflow -1 it has none"
+        )
     arrangement = Arrangement(
         servers=given["servers"],
         size=max(sizes),
