@@ -59,8 +59,16 @@ _OF_EXPERIMENTS = ("full", "only", "clicks")
     help="Clicks that each link of the built-in service has at the start.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for all files (default runs/<UTC stamp>).")
-@click.option("--database-url", help="PostgreSQL to use instead of the embedded one, in its own schema.")
-@click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
+@click.option(
+    "--database-url",
+    help="PostgreSQL to use instead of the embedded one: in a schema of its own, or in your application's tables (--app).",
+)
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask before experiments that may use up the database's connections, or before your application writes to the"
+    " database of --database-url.",
+)
 @click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
 @application_options
 @click.option(
