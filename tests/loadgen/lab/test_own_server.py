@@ -287,7 +287,9 @@ def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
 def test_what_libpq_takes_for_the_port_is_not_shown():
     """If a password with a slash is in the URL as it is."""
     masked = masking("postgresql://me:abcdef%2Fgh@h/d")
-    assert masked('invalid integer value "abcdef" for connection option "port"').startswith('invalid integer value "***" for')
+    assert masked('invalid integer value "abcdef" for connection option "port"').startswith(
+        'invalid integer value "***" for'
+    )
 
 
 @pytest.mark.parametrize(
