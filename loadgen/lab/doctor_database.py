@@ -27,13 +27,13 @@ FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
 """
 _INDEXES = """
-SELECT relname, array_agg(attname::text ORDER BY at), indisunique, nspname
+SELECT c.relname, array_agg(attname::text ORDER BY at), indisunique, nspname
 FROM pg_index JOIN pg_class c ON c.oid = indrelid, unnest(indkey::int2[]) WITH ORDINALITY AS k (number, at), pg_attribute a,
   pg_namespace n, pg_class i, pg_am m
 WHERE n.oid = c.relnamespace AND i.oid = indexrelid AND m.oid = i.relam AND amname = 'btree'
   AND a.attrelid = indrelid AND attnum = number AND at <= indnkeyatts AND indisvalid AND indpred IS NULL AND indexprs IS NULL
   AND nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')
-GROUP BY indexrelid, relname, indisunique, nspname
+GROUP BY indexrelid, c.relname, indisunique, nspname
 LIMIT 10000
 """
 
