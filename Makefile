@@ -31,10 +31,10 @@ lab: $(READY)
 # Where Python may not write bytecode, each process of pytest would rewrite the assertions of all files anew: 10 s of CPU.
 check audit test test-slow test-long test-faults test-compose: export PYTHONDONTWRITEBYTECODE =
 
-# The browser's tests run in a process of their own: Playwright's event loop and gevent's may disturb each other at the end.
+# The browser's tests run in processes of their own: Playwright's event loop and gevent's may disturb each other at the end.
 test: $(READY_DEV)
 	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow and not long' $(MOST))
-	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
+	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser -n 2 --dist loadfile)
 
 # Tests of many seconds each, the arrangements of examples/ among them; the quick ones touch the same code.
 test-slow: $(READY_DEV)
