@@ -122,7 +122,7 @@ def with_query(address: Address, query: str) -> Address:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A request about to be sent. `fields` are lower-case, without host and cookie."""
+    """A request about to be sent. `fields` are lower-case, without cookie; with a host only if the script sets one."""
 
     asked: str
     """The URL as the script has it, with its templates filled in; it stays the same after redirects."""
@@ -143,9 +143,11 @@ class Outgoing:
     def encoded(self, cookie: str = "") -> bytes:
         """The bytes to send, with this value of the Cookie field, if any. Raises UnicodeEncodeError."""
         address = self.address
-        lines = [f"{self.method} {address.target} HTTP/1.1\r\nhost: {address.host}"]
-        # A script may ask for the connection to be closed.
-        if all(name != "connection" for name, _ in self.fields):
+        lines, named = [f"{self.method} {address.target} HTTP/1.1"], [name for name, _ in self.fields]
+        # A script may ask for another host at this address, and for the connection to be closed.
+        if "host" not in named:
+            lines.append(f"host: {address.host}")
+        if "connection" not in named:
             lines.append("connection: keep-alive")
         lines += [f"{name}: {value}" for name, value in self.fields]
         if cookie or self.cookie:
@@ -170,10 +172,10 @@ class Outgoing:
     def followed(self, address: Address, status: int) -> Outgoing:
         """The request that follows a redirect with this status to this address.
 
-        Method and body are kept, except after 303; Authorization and Cookie do not go to another host.
+        Method and body are kept, except after 303; Authorization, Cookie and the script's own Host do not go to another host.
         """
         moved = (address.origin.host, address.origin.port) != (self.address.origin.host, self.address.origin.port)
-        method, body, dropped = self.method, self.body, {"authorization"} if moved else set()
+        method, body, dropped = self.method, self.body, {"authorization", "host"} if moved else set()
         framed = self.framed
         if status == 303 and method != "HEAD":
             method, body, framed = "GET", None, False

@@ -171,6 +171,12 @@ def test_the_default_headers_are_sent_and_replaced(target):
     assert second["user-agent"] == "x" and second["x-n"] == "5" and "accept-encoding" not in second
 
 
+def test_a_script_may_ask_for_another_host_at_the_target(target):
+    Walk(target, [get("/", headers={"Host": "shop.example"})])
+    (_, _, fields, _) = target.requests[0]
+    assert fields["host"] == "shop.example"  # and no second one, which would stand behind it
+
+
 def test_header_values_may_be_lists_or_missing(target):
     Walk(target, [get("/", headers={"a": ["1", "2"], "b": "{{ missing }}", "c": "x{{ missing }}"})])
     fields = target.requests[0][2]
@@ -280,10 +286,12 @@ def test_secrets_do_not_follow_to_another_host(target):
     other = Target()
     ANSWERS["/away"] = (302, (("Location", f"{other.url}/x"),), b"")
     try:
-        Walk(target, [get("/away", headers={"authorization": "s", "x-other": "1", "cookie": "c=1"})])
+        headers = {"authorization": "s", "x-other": "1", "cookie": "c=1", "host": "shop.example"}
+        Walk(target, [get("/away", headers=headers)])
         assert target.requests[0][2]["authorization"] == "s" and target.requests[0][2]["cookie"] == "c=1"
         fields = other.requests[0][2]
         assert "authorization" not in fields and "cookie" not in fields and fields["x-other"] == "1"
+        assert fields["host"] == other.url.removeprefix("http://")
     finally:
         del ANSWERS["/away"]
         other.stop()
