@@ -40,8 +40,13 @@ scenarios: [{flow: [get: {url: /}]}]
 """
 GH = """#!/bin/sh
 echo "$@" >>"$GH_LOG"
-while [ "$1" != --body-file ]; do shift; done
-cat "$2" >>"$GH_LOG"
+case "$*" in
+*--jq*) echo "$GH_FOUND" ;;
+*)
+  while [ "$1" != --field ]; do shift; done
+  cat "${2#body=@}" >>"$GH_LOG"
+  ;;
+esac
 exit "${GH_CODE:-0}"
 """
 
@@ -85,8 +90,8 @@ class Runner:
         (folder / "bin/gh").write_text(GH)
         (folder / "bin/gh").chmod(0o755)
 
-    def step(self, step: str, /, code: int = 0, gh_code: int = 0, **inputs: str) -> str:
-        """Run a step's script; its output."""
+    def step(self, step: str, /, code: int = 0, gh_code: int = 0, gh_found: str = "", **inputs: str) -> str:
+        """Run a step's script; its output. `gh_found`: the ids of comments that gh finds."""
         given = {key: str(each.get("default", "")) for key, each in ACTION["inputs"].items()} | inputs
         contexts = {
             **{f"inputs.{key}": value for key, value in given.items()},
@@ -105,7 +110,7 @@ class Runner:
             "PATH": f"{self.folder / 'bin'}:{Path(sys.base_prefix) / 'bin'}:{own['PATH']}",
             "GITHUB_ACTION_PATH": str(ROOT), "GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.summary),
             "GITHUB_REPOSITORY": "me/shop", "GITHUB_SHA": "0123456789abcdef", "RUNNER_TEMP": str(self.temporary),
-            "GH_LOG": str(self.comments), "GH_CODE": str(gh_code),
+            "GH_LOG": str(self.comments), "GH_CODE": str(gh_code), "GH_FOUND": gh_found,
         }  # fmt: skip
         script = self.folder / "step.sh"
         script.write_text(SCRIPTS[step])
@@ -139,8 +144,9 @@ def test_a_comparison_that_could_not_be_made_fails_the_step(tmp_path, code, resu
     loadgen = tmp_path / "poolbench/bin/loadgen"
     loadgen.parent.mkdir(parents=True)
     loadgen.write_text(f"""#!/bin/sh
+echo "$@" >>{tmp_path}/arguments
 case $1 in
-run) while [ "$1" != -o ]; do shift; done; echo "{{}}" >"$2" ;;
+run) while [ "$1" != -o ]; do shift; done; echo '{{"aggregate": {{"counters": {{"http.responses": 9}}}}}}' >"$2" ;;
 *) exit {code} ;;
 esac
 """)
@@ -148,8 +154,39 @@ esac
     (tmp_path / "old.json").write_text("{}")
     runner = Runner(tmp_path, tmp_path)
     given = {"script": "load.yml", "target": "http://new", "runs": "1", "against": against, "baseline": "old.json"}
-    runner.step("Run and compare", code=code if code > 1 else 0, **given)
+    runner.step("Run and compare", code=code if code > 1 else 0, options="-e ci\n-k\n", **given)
     assert runner.outputs["result"] == result
+    loaded = next(
+        line for line in (tmp_path / "arguments").read_text().splitlines() if line.startswith(("run", "duel"))
+    )
+    assert " -e ci -k " in loaded
+    # What is slower becomes the baseline all the same: the next ones are compared with it.
+    assert runner.outputs.get("sound") == (None if against else "true")
+
+
+def test_runs_without_an_answer_fail_and_become_no_baseline(tmp_path):
+    loadgen = tmp_path / "poolbench/bin/loadgen"
+    loadgen.parent.mkdir(parents=True)
+    loadgen.write_text("""#!/bin/sh
+[ $1 != run ] || { while [ "$1" != -o ]; do shift; done; echo '{"aggregate": {"counters": {"http.requests": 9}}}' >"$2"; }
+""")
+    loadgen.chmod(0o755)
+    runner = Runner(tmp_path, tmp_path)
+    said = runner.step("Run and compare", script="load.yml", target="http://new", runs="1")
+    assert "::error::no request was answered" in said and runner.outputs["result"] == "failed"
+    runner.step("Make them the baseline")
+    assert "made" not in runner.outputs
+
+
+def test_a_comment_replaces_the_one_of_an_earlier_run_and_no_other(tmp_path):
+    runner = Runner(tmp_path, tmp_path)
+    runner.outputs |= {"reports": str(tmp_path), "result": "passed"}
+    runner.step("Comment on the pull request", name="home")
+    runner.step("Comment on the pull request", name="home", gh_found="55\n66")
+    look, made, _, changed = [line for line in runner.comments.read_text().splitlines() if line.startswith("api ")]
+    assert "repos/me/shop/issues/7/comments" in look and 'startswith("<!-- poolbench: home -->")' in look
+    assert made.startswith("api repos/me/shop/issues/7/comments --field body=@")
+    assert changed.startswith("api --method PATCH repos/me/shop/issues/comments/55 --field body=@")
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +243,7 @@ def test_a_baseline_is_made_and_then_a_slower_version_fails(runner, service):
 
     runner.step("Comment on the pull request", **slow)
     written = runner.comments.read_text()
-    assert written.startswith("pr comment 7 --repo me/shop --body-file ") and "### home: failed" in written
+    assert "<!-- poolbench: home -->\n### home: failed" in written
     assert "::warning::" in runner.step("Comment on the pull request", gh_code=1, **slow)
     assert "::error::" in runner.step("Result", code=1)
 
