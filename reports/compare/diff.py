@@ -153,8 +153,7 @@ class Change:
         """The same, seen from the other side."""
         swapped: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
         span = None if self.span is None else Span(-self.span.high, -self.span.low, self.span.middle)
-        verdict = swapped.get(self.verdict, self.verdict)
-        return replace(self, old=self.new, new=self.old, verdict=verdict, span=span)
+        return replace(self, old=self.new, new=self.old, verdict=swapped.get(self.verdict, self.verdict), span=span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +165,7 @@ class Diff:
     """How the verdicts were reached, a sentence each."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing any verdict, a sentence each."""
+    counts_all: bool = True  # a failure that a report does not name did not happen; other tools count fewer kinds
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -202,9 +202,9 @@ def _finished(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Chang
             replace(row, verdict="cannot be judged", reason=late, runs_differ=False) if row.verdict in judged else row
             for row in rows
         ]
-    notes = () if late else tuple(_notes(old, new, rows, criteria))
-    warnings = (f"Cannot be judged: {late}.",) if late else ()
-    return Diff(tuple(rows), notes, (*warnings, *cautions(old, new)))
+    warnings = (*([f"Cannot be judged: {late}."] if late else ()), *cautions(old, new))
+    tools = {figures.is_of_another_tool(each) for each in (*old, *new)}
+    return Diff(tuple(rows), () if late else tuple(_notes(old, new, rows, criteria)), warnings, tools == {False})
 
 
 def _pairs(old: Sequence[Figures], new: Sequence[Figures], *, zeros: bool) -> Iterator[Change]:

@@ -188,6 +188,9 @@ def _find(name: str, diff: Diff) -> Change:
             return rows[candidate]
     counted = name.startswith((names.ERRORS, names.CODES)) or name in COUNTERS
     if counted and (requests := rows.get(names.REQUESTS)) is not None:
+        has_codes = name.startswith(names.CODES) and any(row.startswith(names.CODES) for row in rows)
+        if not diff.counts_all and not has_codes:
+            return Change(name, "counter", None, None, reason="not every tool here counts it")
         # A run that counted requests, and has no such counter, had none of what it counts.
         old, new = (None if side is None else 0.0 for side in (requests.old, requests.new))
         if old is not None and new is not None:

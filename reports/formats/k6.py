@@ -123,6 +123,10 @@ def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
         counters[f"{names.ERRORS}http_req_failed"] = whole(failed["passes"], "http_req_failed")
     elif "rate" in failed and "count" in requests:
         counters[f"{names.ERRORS}http_req_failed"] = round(failed["rate"] * requests["count"])
+    times, failures = summaries.get(names.RESPONSE_TIME), counters.get(f"{names.ERRORS}http_req_failed", 0)
+    if times is not None and times.max == 0 and failures >= counters.get(names.REQUESTS, 0) > 0:
+        # The zeros that are printed where nothing was answered are no times.
+        del summaries[names.RESPONSE_TIME]
     checks = values.get("checks", values.get("checks_succeeded", {}))
     if "passes" in checks and "fails" in checks:
         counters["checks.succeeded"] = whole(checks["passes"], "checks")

@@ -81,6 +81,7 @@ def _report(requests: int, rate: float, codes: Mapping[str, int], times: Mapping
     counters = {names.REQUESTS: requests}
     for code, count in codes.items():
         counters[NO_ANSWER if code == "0" else f"{names.CODES}{code}"] = count
-    counters[names.RESPONSES] = requests - codes.get("0", 0)
-    summaries = {names.RESPONSE_TIME: Summary(**times, count=requests)} if requests and times else {}
+    counters[names.RESPONSES] = answers = requests - codes.get("0", 0)
+    # Where nothing was answered, the times are those of connecting in vain.
+    summaries = {names.RESPONSE_TIME: Summary(**times, count=requests)} if answers > 0 and times else {}
     return Report(Period(0, counters, {names.REQUEST_RATE: Rate(rate)}, summaries), extras=Extras("vegeta", "open"))

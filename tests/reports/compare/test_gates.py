@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from reports.compare.diff import Change, Diff, compare
 from reports.compare.gates import Gate
 from reports.formats.published import published
-from reports.model import Period, Report, ReportError, Summary
+from reports.model import Extras, Period, Report, ReportError, Summary
 
 
 def diff(old=100.0, new=120.0, verdict="no clear change"):
@@ -53,6 +53,22 @@ def test_a_rule_fails_where_its_comparison_holds(rule, met):
 
     assert outcome.met is met
     assert outcome.line.startswith(f"{'passed' if met else 'FAILED'}: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("counters", "rule", "met"),
+    [
+        ({"http.requests": 9}, "http.codes.503 > 0", False),
+        ({"http.requests": 9}, "http.responses < 5", False),
+        ({"http.requests": 9}, "errors.ETIMEDOUT > 0", False),
+        ({"http.requests": 9, "http.codes.200": 9}, "http.codes.503 > 0", True),
+    ],
+)
+def test_what_another_tool_does_not_count_is_not_taken_for_none(counters, rule, met):
+    run = Report(Period(0, counters), extras=Extras("k6", ""))
+    outcome = Gate.parse(rule).check(compare(run, run))
+    assert outcome.met is met
+    assert met or outcome.line.startswith("NOT JUDGED")
 
 
 def test_a_rule_may_go_by_the_verdict():

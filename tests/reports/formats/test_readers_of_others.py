@@ -1,5 +1,7 @@
 """Every figure of other tools' reports is read under the right name, and nothing that is no figure."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,19 @@ def test_vegetas_text_is_read_with_requests_without_an_answer(total):
     time = found.summaries["http.response_time"]
     assert (time.min, time.p99, time.max, time.count) == (0.090438, 62_500.0, 124_000.0, 1200)
     assert found.rates == {"http.request_rate": Rate(120.0)}
+
+
+def test_times_of_connecting_in_vain_are_no_response_times(golden):
+    """Where nothing was answered, so that no limit of time can be met."""
+    nothing = re.sub(r"(Status Codes.*) 0:535  200:665", r"\1 0:1200", (golden / "others" / "vegeta.txt").read_text())
+    assert "0:1200" in nothing
+    (report,) = read(nothing, "x")
+    assert "http.response_time" not in report.aggregate.summaries
+    dead = re.sub(r"(http_req_duration\.*:).*", r"\1 avg=0s min=0s med=0s max=0s p(90)=0s p(95)=0s", NEW_K6)
+    dead = re.sub(r"(http_req_failed\.*:).*", r"\1 100.00% 4200 out of 4200", dead)
+    (report,) = read(dead, "x")
+    assert report.aggregate.counters["errors.http_req_failed"] == 4200
+    assert "http.response_time" not in report.aggregate.summaries
 
 
 def test_vegetas_json_is_read(total):
