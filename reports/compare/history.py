@@ -220,7 +220,8 @@ def _track(
     levels: list[float | None] = [None] * len(values)
     for k, i in enumerate(having):
         part = sum(point.at <= k for point in points)
-        levels[i] = None if gradual else means[part]
+        # A drift that is too small to matter is no change.
+        levels[i] = None if gradual and shifts else means[part]
     return Track(name, kind, values, tuple(levels), tuple(shifts))
 
 

@@ -196,6 +196,13 @@ def test_runs_that_were_cut_short_are_left_out_with_a_note(invoke, folder):
     assert "Left out, because the run did not reach the planned end: " in done.stdout and "cut.json" in done.stdout
 
 
+def test_a_drift_too_small_to_matter_is_judged_by_a_limit(invoke, tmp_path):
+    for day in range(24):
+        (tmp_path / f"{day}.json").write_text(to_json(a_report(day, 1.0 + day / 3000)))
+    done = invoke(tmp_path, "--metric", "p50", "--fail-on", "p50 > 2500")
+    assert done.exit_code == 0 and "passed: p50 > 2500" in done.stdout
+
+
 def test_a_slow_drift_is_told_as_one(invoke, tmp_path):
     for day in range(24):
         (tmp_path / f"{day}.json").write_text(to_json(a_report(day, 1.0 + day / 30)))
