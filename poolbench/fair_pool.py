@@ -171,7 +171,7 @@ class FairPool(Pool):
         # Number of resources that rest here at most; 0 after engine.dispose(). Below, the number of calls of dispose().
         self._keep = self._size or sys.maxsize
         self._generation = 0
-        self._closers: FairQueue[Record] = FairQueue(0, False, lambda: Record(self), self._do_return_conn, lambda: None)
+        self._closers: list[FairQueue[Record]] = []  # one for each who waits in close(), with a timeout of its own
         if self._is_closed:
             self._refuse_all()
 
@@ -261,18 +261,17 @@ class FairPool(Pool):
         try:
             connection = connect()
         except BaseException as error:
-            rare["connect_errors"] += 1
             record.lent = False
-            growth.failed(_clock_ns(), error, self._queue.handed_over)
+            if isinstance(error, Exception):  # else a greenlet was killed, which says nothing about the server
+                rare["connect_errors"] += 1
+                growth.failed(_clock_ns(), error, self._queue.handed_over)
             raise
         finally:
             opening.pop()
         now_ns = _clock_ns()
-        growth.succeeded(now_ns - began_ns)
         rare["created"] += 1
-        self._statistics.connect.add(now_ns - began_ns)
-        for timer in self._connect_timers:
-            timer(now_ns - began_ns)
+        for learn in (growth.succeeded, self._statistics.connect.add, *self._connect_timers):
+            learn(now_ns - began_ns)
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
         record.is_outside = outside_test(connection, self._dialect)
@@ -521,17 +520,18 @@ class FairPool(Pool):
         return len(self._queue.taken)
 
     def _wait_for_the_lent(self, timeout_ns: int | None) -> None:
-        closers = self._closers
         try:
             waiter = waiter_here(timeout_ns, {})
         except CannotWaitHereError:
             raise CannotWait("FairPool: a callback of the event loop cannot wait for lent connections") from None
-        closers.waiters.append(waiter)
+        closing: FairQueue[Record] = FairQueue(0, False, lambda: Record(self), self._do_return_conn, lambda: None)
+        closing.waiters.append(waiter)
+        self._closers.append(closing)
         try:
             while self._queue.taken and not waiter.expired and not waiter.granted:
-                waiter.sleep(closers)
+                waiter.sleep(closing)
         finally:
-            removed(closers.waiters, waiter)
+            self._closers.remove(closing)
             waiter.leave()
 
     def _refuse_all(self) -> None:
@@ -547,10 +547,11 @@ class FairPool(Pool):
     def _drop(self, record: Record) -> None:
         """Give the slot away; the last to come back wakes those up who wait in `close`."""
         self._queue.drop(record)
-        for waiter in [] if self._queue.taken else list(self._closers.waiters):
-            if removed(self._closers.waiters, waiter):
-                waiter.granted.append(record)
-                waiter.notify()
+        for closing in [] if self._queue.taken else list(self._closers):
+            for waiter in list(closing.waiters):
+                if removed(closing.waiters, waiter):
+                    waiter.granted.append(record)
+                    waiter.notify()
 
     def resize(self, pool_size: int, max_overflow: int | None = None) -> None:
         """Change `pool_size`, and `max_overflow` unless it is None. One caller at a time.

@@ -204,7 +204,7 @@ class Openers:
         if away_ns < KNOWN_TO_BE_AWAY_NS and (queue.idle or self.attempts or self.lent(pool)):
             return
         for place, waiter in enumerate(list(queue.waiters)):
-            if place and (growth.failures == 1 or waiter.since_ns > began_ns):
+            if place and (growth.failures <= 1 or waiter.since_ns > began_ns):
                 return
             if queue.fail(waiter, failure):
                 failure = another(failure)

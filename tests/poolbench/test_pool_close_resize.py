@@ -47,6 +47,20 @@ def test_close_refuses_newcomers_wakes_waiters_and_waits_for_those_lent():
     assert pool.snapshot().rejected == 4
 
 
+def test_each_who_closes_waits_for_no_longer_than_its_own_timeout():
+    pool = pool_of(ScriptedDriver(), size=2)
+    held = pool.connect()
+    patient = gevent.spawn(pool.close, timeout=None)
+    gevent.sleep(0.01)
+    began = time.monotonic()
+    assert pool.close(timeout=0.05) == 1
+    assert time.monotonic() - began < 10
+    assert not patient.ready()
+    held.close()
+    patient.join(10)
+    assert patient.value == 0
+
+
 @pytest.mark.parametrize("end", ["close", "invalidate", "detach"])
 def test_close_gives_up_at_its_timeout_and_what_is_lent_is_closed_on_return(end):
     driver = ScriptedDriver()
