@@ -279,6 +279,7 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         measured_servers=given["measured_servers"],
         p99_ms=given["p99_ms"],
         seed=given["seed"],
+        max_connections=given["max_connections"],
     )
     if given["db_cores"]:
         question = with_db_cores(question, given["db_cores"], cpu_ms)

@@ -81,6 +81,8 @@ class Question:
     """Target for the p99 of the response time; None asks to be as good as the best size."""
     requests: int = 100_000
     seed: int = 0
+    max_connections: int | None = None
+    """Connections that the database allows, over all servers: no change that needs more is advised."""
 
     @property
     def measured(self) -> Arrangement:

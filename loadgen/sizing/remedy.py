@@ -87,12 +87,17 @@ def _most_helpful(question: Question, size: int, scarcest: Part, share: float) -
     made = requests(tried)
     longest_s, factor = _longest_s(tried, made), max(2, min(_MOST_TIMES, ceil(_ROOM * share)))
     now = _in_time(tried, size, made, longest_s)
-    after = {change: _in_time(tried, size, made, longest_s, change, factor) for change in _CHANGES}
+    after = {
+        change: _in_time(tried, size, made, longest_s, change, factor)
+        for change in _CHANGES
+        if _is_allowed(question, _changed(tried, size, change, factor))
+    }
     most = max(after.values())
     of_scarcest = _OF_PART[scarcest]
-    if most < now + _SAME / 2 or (share >= _BUSY and after[of_scarcest] >= most - _SAME):
-        return of_scarcest, _why(scarcest, share, question.of_size(size))
-    change = next(each for each in _CHANGES if after[each] >= most - _SAME / 2)
+    if most < now + _SAME / 2 or (share >= _BUSY and after.get(of_scarcest, 0.0) >= most - _SAME):
+        why = _why(scarcest, share, question.of_size(size))
+        return of_scarcest, why if of_scarcest in after else f"{why}, and --max-connections allows no more"
+    change = next(each for each in after if after[each] >= most - _SAME / 2)
     changed = _CHANGED[change].format(times="twice" if factor == 2 else f"{factor} times")
     return change, (
         f"with {changed}, {after[change]:.1%} of the requests would be answered within {decimal(longest_s * 1000, 3)} ms,"
@@ -113,18 +118,27 @@ def _in_time(
     question: Question, size: int, made: Requests, longest_s: float, change: Remedy | None = None, factor: int = 1
 ) -> float:
     """Share of the requests that are answered in time after a change, with so many times the connections or the workers."""
-    arrangement, holds_s = question.of_size(size), made.holds_s
-    if change == "more connections":
-        arrangement = question.of_size(max(1, factor * size))
-    elif change == "more workers":
-        arrangement = replace(question.of_size(ceil(size / factor)), servers=factor * arrangement.servers)
-    elif change == "cheaper statement":
-        holds_s = holds_s / 2
+    arrangement = _changed(question, size, change, factor)
+    holds_s = made.holds_s / 2 if change == "cheaper statement" else made.holds_s
     outcome = simulate(arrangement, made.arrived_s, holds_s, made.connects_s, question.seed, made.cpu)
     counted = outcome.arrived_s >= settled_s(float(made.arrived_s[-1]), arrangement.timeout_s)
     done_s = outcome.ended_s + question.workload.own_s if outcome.done_s is None else outcome.done_s
     in_time = (outcome.fates == SERVED) & (done_s - outcome.arrived_s <= longest_s)
     return float(np.mean(in_time[counted]))
+
+
+def _changed(question: Question, size: int, change: Remedy | None, factor: int) -> Arrangement:
+    """The arrangement after a change."""
+    arrangement = question.of_size(size)
+    if change == "more connections":
+        return question.of_size(max(1, factor * size))
+    if change == "more workers":
+        return replace(question.of_size(ceil(size / factor)), servers=factor * arrangement.servers)
+    return arrangement
+
+
+def _is_allowed(question: Question, changed: Arrangement) -> bool:
+    return question.max_connections is None or changed.servers * changed.limit <= question.max_connections
 
 
 def _why(part: Part, share: float, arrangement: Arrangement) -> str:

@@ -148,6 +148,11 @@ def choose(known: Mapping[int, SizeEstimate], goal: Goal) -> Choice:
     if most.good.value < log(2 * _NOTHING):
         return Choice(most.size, most.size, "nothing answers")
     timed = {size: e.p99 for size, e in answering.items() if e.p99 is not None}
+    if not timed:
+        # One answers fewer, and another one fails more: that which answers most is the best of all.
+        return Choice(
+            most.size, most.size, "as good as the best" if goal.p99_ms is None else "nothing meets the target"
+        )
     best = min(timed, key=lambda size: (timed[size].value, size))
     if goal.p99_ms is not None:
         meeting = [size for size, p99 in timed.items() if exp(p99.value) <= goal.p99_ms]

@@ -237,6 +237,12 @@ def test_sizes_that_the_database_has_no_connections_for_are_left_out(measured):
     assert [row["size"] for row in found["sizes"]] == [1, 3]
 
 
+def test_no_more_connections_are_advised_than_the_database_has(measured):
+    asked = (measured, "--servers", 1, "--sizes", 2, "--rate", 260, "--requests", 5000)
+    assert "To change first: more connections." in plan(*asked, "--max-connections", 40).stdout
+    assert "To change first: cheaper statement." in plan(*asked, "--max-connections", 3).stdout
+
+
 def test_hand_over_overflow_and_a_cold_start_have_an_effect(measured):
     given_ = (measured, "--servers", 1, "--sizes", 2, "--rate", 185)
     both = (planned(*given_, "--hand-over", law, "--max-waiting", 1000) for law in ("fifo", "barging"))

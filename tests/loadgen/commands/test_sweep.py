@@ -137,6 +137,12 @@ def test_single_runs_are_supposed_to_vary_and_still_tell_large_differences():
     assert "assumed, not measured" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100))
 
 
+def test_where_one_size_answers_fewer_and_the_other_fails_more_that_which_answers_most_is_chosen():
+    failing = SizeRun(20, RATE, 0.025, 30.0, 15.0, 0.3, 0.9, 3000, 80)
+    late = SizeRun(2, 390.0, 0.0, 900.0, 450.0, 0.3, 0.9, 3000, 8)
+    assert choose(estimates({2: [late], 20: [failing]}), Goal(RATE)).size == 20
+
+
 def test_a_difference_of_less_than_the_precision_does_not_count():
     curve = {1: [one(1, RATE, 10.8)] * 9, 8: [one(8, RATE, 10.0)] * 9}
     assert choose(estimates(curve), Goal(RATE, precision=0.1)).size == 1
