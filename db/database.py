@@ -128,7 +128,8 @@ class Database:
         except gevent.Timeout as expired:
             if expired is not limit:
                 raise
-            if lent or cost.connect_ns:
+            # A pool opens connections for whoever waits: if none is lent, those that are being opened are what was waited for.
+            if lent or cost.connect_ns or (self._connecting and not self._lent):
                 text = f"the database did not answer within {limit_s:g} s"
                 raise DatabaseDown(text, errorcodes.CONNECTION_FAILURE) from None
             self._failures += 1
@@ -218,7 +219,7 @@ class Database:
             size=pool.size() if kept else 0,
             in_use=self._lent,
             idle=pool.checkedin() if kept else 0,
-            waiting=self._asking - self._connecting,
+            waiting=max(0, self._asking - self._connecting),
             connecting=self._connecting,
             overflow=max(0, pool.overflow()) if kept else 0,
             loans=self._loans,
