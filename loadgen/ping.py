@@ -123,7 +123,7 @@ def send_ping(script: Script, expectations: Sequence[Expectation], agent: str) -
         connections.close()
         dialer.close()
     origin, sent, answered = last[-1]
-    answer = Answer(answered.status, answered.head, answered.body, decode=True)
+    answer = Answer(answered.status, answered.head, answered.body, decode=True, too_large=answered.too_large)
     results = _judged(expectations, answer, setting.calls)
     times = Times.of(answered, encrypted=origin.scheme == "https")
     return Ping(origin, dialer.address, sent, answered, answer, times, results)

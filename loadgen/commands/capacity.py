@@ -147,10 +147,11 @@ def capacity(
     target = Target(p99_ms, error_percent / 100)
     how = {"first_rate": first_rate, "precision": precision / 100, "max_s": max_seconds, "seed": seed}
     found, run = _search(found_script, target, how)
-    if report_path is not None:
-        write_json(report_path, run.report)
     show(capacity_page(found, target, {**asdict(found), "seed": seed}), style, output)
     _tell_of(run)
+    if report_path is not None:
+        # Last: what was found is shown also if this cannot be written.
+        write_json(report_path, run.report)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
     if run.failures or was_not_learnt(found) or not run.report.aggregate.counters.get(names.RESPONSES):
@@ -264,11 +265,11 @@ def _of_application(
                 runs.append(run)
                 ending.signal = run.signal
         live.clear()
-        if report_path is not None:
-            write_json(report_path, runs[-1].report)
         show(_arrangements_page(found, search, ending), style, output)
         for run in runs:
             _tell_of(run)
+        if report_path is not None:
+            write_json(report_path, runs[-1].report)
         if ending.error is not None:
             raise ending.error
     if ending.signal is not None:

@@ -114,8 +114,6 @@ def duel(
         click.echo(f"Error: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
     live.clear()
-    for path, run in zip(paths, (runs.a, runs.b), strict=False):
-        write_json(str(path), run.report)
     shown = shown_url(url_a), shown_url(url_b)
     facts = _facts(shown, runs, seed)
     found = compare_paired(runs.a.report, runs.b.report, criteria)
@@ -127,6 +125,9 @@ def duel(
             click.echo(outcome.line, err=True)
     wrong = _failures(runs, shown)
     tell_ci("loadgen duel", _judged(found), [_whole(runs, (*wrong, unknown)), *outcomes], junit)
+    # Last: what was found is shown also if these cannot be written.
+    for path, run in zip(paths, (runs.a, runs.b), strict=False):
+        write_json(str(path), run.report)
     for message in filter(None, (*wrong, unknown)):
         click.echo(f"Error: {message}", err=True)
     if runs.a.signal is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.selectors import SelectorInvalid, compile_selector, parse_page
 from loadgen.language.values import json_text, text
 from loadgen.ping import Ping, PingFailed, send_ping
@@ -84,17 +85,19 @@ def ping(
     wanted = [_expectation(given) for given in expect]
     try:
         found = send_ping(_script(method, url, request, insecure=insecure), wanted, agent())
+        chosen = style_of(style, output)
+        if chosen != "text":
+            result = written(_page(found), chosen)
+        else:
+            lines = _answered(found, jmespath, cheerio, query)
+            if not jmespath:
+                body = _body(found, show=show_body or pretty, pretty=pretty)
+                lines = [*_shown(found, verbose=verbose), *body, *lines, *_checks(found)]
+            result = "".join(f"{line}\n" for line in lines)
     except PingFailed as failed:
         _fail(f"{failed.name} - DNS lookup failed on {url}" if failed.name == _NO_NAME else f"{failed.name}: {url}")
-    chosen = style_of(style, output)
-    if chosen != "text":
-        result = written(_page(found), chosen)
-    else:
-        lines = _answered(found, jmespath, cheerio, query)
-        if not jmespath:
-            body = _body(found, show=show_body or pretty, pretty=pretty)
-            lines = [*_shown(found, verbose=verbose), *body, *lines, *_checks(found)]
-        result = "".join(f"{line}\n" for line in lines)
+    except LimitExceeded as beyond:
+        _fail(f"{beyond.name}: {url}")
     try:
         put(result, output)
     except WriteError as error:

@@ -183,9 +183,12 @@ def run(
     If $GITHUB_STEP_SUMMARY is set, a summary of the run is appended to that file.
     """
     try:
-        environment = {**os.environ, **(variables_of(dotenv) if dotenv else {})}
+        if dotenv:
+            # Also for functions of the processor, and for what libraries read themselves.
+            os.environ.update(variables_of(dotenv))
     except BadInput as error:
         _fail(str(error))
+    environment = dict(os.environ)
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
     # The options that are accepted for Artillery's sake and have no effect are hidden and begin with `_`.

@@ -46,6 +46,7 @@ _SECRET_NUMBER = re.compile(r"passw|passcode|card|(?:^|[^a-z])(?:pin|otp|cvv|cvc
 _DROPPED_SECRETS = re.compile(r"session|csrf|xsrf|\bsid\b|proxy-", re.IGNORECASE)
 _LOGIN_SECRET = re.compile(r"passw|passcode|pwd|otp|pin\b", re.IGNORECASE)
 _KEPT_HEADERS = ("accept", "x-requested-with", "content-type", "accept-language")
+_SAME_SITE = {"origin": "{{ target }}", "referer": "{{ target }}/"}
 _STATIC_FILE = re.compile(
     r"\.(?:avif|bmp|css|eot|gif|ico|jpe?g|js|m?js|map|mp[34]|og[gv]|otf|png|svg|ttf|wasm|webm|webp|woff2?)$",
     re.IGNORECASE,
@@ -289,6 +290,7 @@ class _Replay:
         self._environment = environment
         self._answered = answered
         self._secrets: dict[str, Secret] = {}
+        self._target_has_path = target_has_path
         self.correlation = Correlation(target_has_path=target_has_path)
 
     def secrets(self) -> list[Secret]:
@@ -367,7 +369,14 @@ class _Replay:
                     raise SecretNeeded(f"its {name} repeats a cookie, which a script cannot read", name)
             elif (name in _KEPT_HEADERS or name.startswith("x-")) and value not in ("*/*", ""):
                 headers[name.title()] = value
+            elif self._is_own(entry, name, value):
+                headers[name.title()] = _SAME_SITE[name]
         return headers
+
+    def _is_own(self, entry: _Entry, name: str, value: str) -> bool:
+        """Whether a header says that what is sent comes from a page of the same site: frameworks ask for that of forms."""
+        is_sent = entry.method not in ("get", "head") and not self._target_has_path
+        return name in _SAME_SITE and is_sent and value.startswith(entry.origin)
 
     def _add_secret(self, name: str, value: str) -> None:
         variable = environment_name(name)

@@ -291,7 +291,7 @@ class _Reader:
             raise Unusable(f"its server's URL {url} is invalid") from None
         if own.netloc != base.netloc:
             raise Unusable(f"it is served by another host, {own.netloc}")
-        if not own.path.startswith(base.path):
+        if not f"{own.path}/".startswith(f"{base.path.rstrip('/')}/"):
             raise Unusable(f"it is served beside the target, under {own.path}")
         return own.path[len(base.path) :].rstrip("/")
 

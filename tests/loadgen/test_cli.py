@@ -1,6 +1,7 @@
 """The command line: what goes to stdout and stderr, exit codes, and one clear line for each mistake."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -386,6 +387,8 @@ def test_the_variables_of_runs_file_win_over_those_already_set(tmp_path, monkeyp
     (tmp_path / "s.yml").write_text(SCRIPT.format(target='"{{ $env.SERVICE }}"'))
     done = loadgen("run", "-s", "--dotenv", tmp_path / "my.env", tmp_path / "s.yml")
     assert done.exit_code == 0 and len(server.heads) == 1, done.output
+    # Functions of a processor look there.
+    assert os.environ["SERVICE"] == server.url
 
 
 def test_quick_sends_num_requests_from_count_users(serve, ok_answer):

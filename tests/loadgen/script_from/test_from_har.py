@@ -64,7 +64,13 @@ SESSION = har(
         method="POST",
         kind="application/json",
         status=201,
-        headers=[("Authorization", "Bearer s3cret"), ("X-CSRF-Token", "s3cret"), ("X-Requested-With", "fetch")],
+        headers=[
+            ("Authorization", "Bearer s3cret"),
+            ("X-CSRF-Token", "s3cret"),
+            ("X-Requested-With", "fetch"),
+            ("Origin", "https://shop.example"),
+            ("Referer", "https://shop.example/basket?token=s3cret"),
+        ],
         data=("application/json; charset=utf-8", '{"id": 7, "user": {"password": "s3cret"}}'),
     ),
     entry("https://shop.example/old", 60.0 - 2, status=302, page="p2"),
@@ -82,7 +88,8 @@ def test_a_session_is_replayed_in_order_with_its_pauses_and_without_its_secrets(
     assert (first.url, first.headers, first.think_s, first.comment) == ("/", {}, 2.0, "Page: https://shop.example/")
     assert second.url == "/api/cart?token={{ $processEnvironment.TOKEN }}&size=2"
     assert second.body == ("json", {"id": 7, "user": {"password": "{{ $processEnvironment.PASSWORD }}"}})
-    assert second.headers == {"X-Requested-With": "fetch"}
+    same_site = {"Origin": "{{ target }}", "Referer": "{{ target }}/"}
+    assert second.headers == {"X-Requested-With": "fetch", **same_site}
     assert (second.think_s, second.expect) == (10.0, (201,))
     assert (third.url, third.expect, third.follow_redirect, third.comment) == ("/old", (302,), False, "Page: The end")
     assert (fourth.url, fourth.expect) == ("/new", (200,))

@@ -304,6 +304,17 @@ def test_servers_of_paths_alone_are_the_target_and_give_way_to_the_one_that_is_n
     assert [each.why for each in api.unreadable] == ["it is served by another host, other"]
 
 
+def test_a_server_whose_path_only_begins_with_the_targets_letters_is_another_place():
+    own = {**get(), "servers": [{"url": "https://h/v1beta"}]}
+    given = document(
+        {"/a": get(), "/b": own, "/c": {**get(), "servers": [{"url": "https://h/v1/new"}]}},
+        servers=[{"url": "https://h/v1"}],
+    )
+    api = read_api(given, "api.json", "/api.json", References("/api.json", given, lambda _: b""), None)
+    assert [(each.path, each.prefix) for each in api.operations] == [("/a", ""), ("/c", "/new")]
+    assert [each.why for each in api.unreadable] == ["it is served beside the target, under /v1beta"]
+
+
 def test_a_document_whose_gets_are_all_elsewhere_says_so():
     given = document({"/a": {**get(), "servers": [{"url": "https://other"}]}}, servers=[{"url": "https://h"}])
     with pytest.raises(Unusable, match=r"GET /a: it is served by another host, other"):
