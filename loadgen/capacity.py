@@ -111,9 +111,7 @@ def find_capacity(
                     engines[-1].run(Listener(tick=recovery.tick))
                     engines[-1].end_users()
                     gevent.sleep(0)
-        run = execution.finished(engines[-1 if signals else 0], watch, signals)
-        defects = [defect for engine in engines[1 : -1 if signals else None] for defect in engine.defects()]
-        run = replace(run, failures=(*run.failures, *dict.fromkeys(defects)))
+        run = execution.finished(engines[-1 if signals else 0], watch, signals, engines[1:])
         try:
             run = execution.after(run)
         except SectionFailed as error:

@@ -322,9 +322,14 @@ class ScriptExecution:
         if self._rows is not None:
             self._rows.flush()
 
-    def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
-        """What a run gave that this engine carried out in this process, and that these signals ended, if any."""
-        failures = (*engine.defects(), *self._transports.cut_off())
+    def finished(
+        self, engine: Engine, watch: HealthWatch, signals: Sequence[int], others: Sequence[Engine] = ()
+    ) -> ScriptRun:
+        """What a run gave that this engine carried out in this process, and that these signals ended, if any; `others`: engines
+        that carried out parts of it before.
+        """
+        defects = dict.fromkeys(defect for each in (*others, engine) for defect in each.defects())
+        failures = (*defects, *self._transports.cut_off())
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = self.recorder.report(
