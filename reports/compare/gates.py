@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
@@ -188,8 +188,7 @@ def _find(name: str, diff: Diff) -> Change:
             return rows[candidate]
     counted = name.startswith((names.ERRORS, names.CODES)) or name in COUNTERS
     if counted and (requests := rows.get(names.REQUESTS)) is not None:
-        has_codes = name.startswith(names.CODES) and any(row.startswith(names.CODES) for row in rows)
-        if not diff.counts_all and not has_codes:
+        if not diff.counts_all and not (name.startswith(names.CODES) and _count_statuses(rows.values())):
             return Change(name, "counter", None, None, reason="not every tool here counts it")
         # A run that counted requests, and has no such counter, had none of what it counts.
         old, new = (None if side is None else 0.0 for side in (requests.old, requests.new))
@@ -202,6 +201,12 @@ def _find(name: str, diff: Diff) -> Change:
     near = get_close_matches(name.lower(), [*rows, *ROWS], n=1)
     hint = f"; the nearest is {near[0]}" if near else ""
     raise ReportError(f"--fail-on: neither side has a figure called {name!r}{hint}")
+
+
+def _count_statuses(rows: Iterable[Change]) -> bool:
+    """Whether both sides have counters of statuses, among which one that is missing was none."""
+    codes = [row for row in rows if row.name.startswith(names.CODES)]
+    return any(row.old is not None for row in codes) and any(row.new is not None for row in codes)
 
 
 def unknown_figure(name: str) -> str:

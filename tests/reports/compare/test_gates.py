@@ -71,6 +71,12 @@ def test_what_another_tool_does_not_count_is_not_taken_for_none(counters, rule, 
     assert met or outcome.line.startswith("NOT JUDGED")
 
 
+def test_statuses_that_only_one_side_counts_are_none_of_the_others():
+    ours, other = Report(Period(0, {"http.requests": 9, "http.codes.200": 9})), Period(0, {"http.requests": 9})
+    found = compare(ours, Report(other, extras=Extras("k6", "")))
+    assert Gate.parse("http.codes.503 > 0").check(found).line.startswith("NOT JUDGED")
+
+
 def test_a_rule_may_go_by_the_verdict():
     found = diff(verdict="worse")
 
