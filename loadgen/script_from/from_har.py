@@ -376,7 +376,7 @@ class _Replay:
     def _is_own(self, entry: _Entry, name: str, value: str) -> bool:
         """Whether a header says that what is sent comes from a page of the same site: frameworks ask for that of forms."""
         is_sent = entry.method not in ("get", "head") and not self._target_has_path
-        return name in _SAME_SITE and is_sent and value.startswith(entry.origin)
+        return name in _SAME_SITE and is_sent and f"{value}/".startswith(f"{entry.origin}/")
 
     def _add_secret(self, name: str, value: str) -> None:
         variable = environment_name(name)

@@ -102,6 +102,13 @@ def test_a_session_is_replayed_in_order_with_its_pauses_and_without_its_secrets(
     assert "s3cret" not in script_text(draft)
 
 
+@pytest.mark.parametrize("other", ["https://shop.example.evil", "https://shop.example:8443", "null"])
+def test_what_came_from_another_site_is_not_sent_as_from_its_own(other):
+    sent = entry("https://shop.example/a", 0, method="POST", headers=[("Origin", other), ("Referer", f"{other}/x")])
+    (step,) = steps_of(draft_from_har(har(sent), "s.har"))
+    assert step.headers == {}
+
+
 def test_a_request_whose_secret_is_not_known_is_left_out():
     draft = draft_from_har(SESSION, "session.har")
     assert draft.left_out[0].why == "it needs a secret (token): set TOKEN, and make the script again"
