@@ -10,6 +10,7 @@ from db.visitor import visitor
 
 @pytest.mark.parametrize("text", [
     "postgresql://me:pw@db:5433/x", "postgres://me:pw@db:5433/x", "postgresql+psycopg2://me:pw@db:5433/x",
+    "postgresql+psycopg://me:pw@db:5433/x",
     "host=db port=5433 user=me password=pw dbname=x", "dbname='x' user=me password='pw' host = db port=5433",
 ])  # fmt: skip
 def test_every_notation_of_a_database_means_the_same(text):

@@ -1,5 +1,6 @@
 """`loadgen ping`: the parts of one request, what of the answer is shown, expectations, and exit codes."""
 
+import gzip
 import json
 import re
 
@@ -59,6 +60,14 @@ def test_a_selector_prints_what_is_inside_the_first_element(serve):
     page = serve(ok(b"<ul><li>one <b>x</b><li>two</ul>", b"Content-Type: text/html\r\n"))
     assert ping(page.url, "--cheerio", "li").stdout.splitlines()[-1] == "one <b>x</b>"
     assert ping(page.url, "-q", "p").stdout.splitlines()[-1] == "null"
+
+
+def test_a_body_that_is_too_large_to_unpack_is_one_line(serve):
+    page = serve(ok(gzip.compress(bytes(70_000_000), 1), b"Content-Encoding: gzip\r\n"))
+    done = ping(page.url, "--show-body")
+    assert (done.exit_code, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ") and line.endswith(page.url)
 
 
 def test_the_request_is_made_of_the_options(serve):

@@ -47,6 +47,20 @@ def test_close_refuses_newcomers_wakes_waiters_and_waits_for_those_lent():
     assert pool.snapshot().rejected == 4
 
 
+def test_a_borrower_that_is_killed_while_it_connects_is_no_failure_of_the_server():
+    driver = ScriptedDriver(connect=0.05)
+    pool = pool_of(driver, size=1, recycle=0.2, maintenance_interval=100)
+    pool.connect().close()
+    gevent.sleep(0.25)
+    borrower = gevent.spawn(pool.connect)  # which opens the connection anew itself, as it is too old
+    gevent.sleep(0.01)
+    assert driver.attempts == 2 and not borrower.ready()
+    borrower.kill()
+    assert pool.snapshot().connect_errors == 0
+    pool.connect().close()
+    assert pool.snapshot().connect_errors == 0 and pool.checkedout() == 0
+
+
 def test_each_who_closes_waits_for_no_longer_than_its_own_timeout():
     pool = pool_of(ScriptedDriver(), size=2)
     held = pool.connect()

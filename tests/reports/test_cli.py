@@ -139,11 +139,15 @@ def test_a_report_goes_to_a_file_on_demand(invoke, saved, tmp_path):
     assert (tmp_path / "out.md").read_text().startswith("| metric | value |")
 
 
-def test_any_report_is_shown_in_the_layout_of_apachebench(invoke, saved):
-    done = invoke(cli.report, saved, saved, "--format", "ab")
+def test_any_report_is_shown_in_the_layout_of_apachebench(invoke, tmp_path):
+    for name, requests in (("a", 30), ("b", 12)):
+        counters = {"http.requests": requests, "http.responses": requests - 2, "http.codes.200": requests - 2}
+        (tmp_path / f"{name}.json").write_text(to_json(Report.of([Period(0, counters)])))
+    done = invoke(cli.report, tmp_path / "a.json", tmp_path / "b.json", "--format", "ab")
 
     assert done.exit_code == 0
-    assert done.stdout.startswith("This is ApacheBench") or "Complete requests:" in done.stdout
+    figures = dict(re.findall(r"^(Complete|Failed) requests: +(\d+)$", done.stdout, re.MULTILINE))
+    assert figures == {"Complete": "42", "Failed": "4"}
 
 
 def test_the_markdown_report_is_as_the_golden_file_shows(invoke, saved, assert_golden):

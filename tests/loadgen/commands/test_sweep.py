@@ -387,6 +387,9 @@ def test_the_service_is_swept_within_its_limits(tmp_path):
     assert curve["sentence"] in (out / "sweep.md").read_text().replace("\\", "")
     assert "<svg" in (out / "sweep.html").read_text()
     assert (out / "sweep.svg").read_text().startswith("<svg ")
+    assert "<svg" in (out / "index.html").read_text()
+    settings = json.loads((out / "environment.json").read_text())["settings"]
+    assert (settings["max_connections"], settings["goals"][0]["p99_ms"]) == (8, 4000)
 
 
 @pytest.mark.slow

@@ -102,7 +102,10 @@ def test_the_summary_judges_what_was_run_and_says_what_was_not(session):
     verdicts = {claim["id"]: claim["verdict"] for claim in document["claims"]}
     assert verdicts["A.restart"] == verdicts["A.concurrency"] == "reproduced"
     assert verdicts["B.pool-per-request"] == "not measured"
-    assert "PostgreSQL" in json.loads((out / "environment.json").read_text())["postgres"]
+    environment = json.loads((out / "environment.json").read_text())
+    assert "PostgreSQL" in environment["postgres"]
+    assert environment["settings"]["experiments"]["A.pool10"]["servers"] == 4
+    assert environment["settings"]["database"] == "embedded"
 
 
 @pytest.mark.slow
