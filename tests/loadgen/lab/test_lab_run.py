@@ -104,7 +104,7 @@ def test_the_summary_judges_what_was_run_and_says_what_was_not(session):
     assert verdicts["B.pool-per-request"] == "not measured"
     environment = json.loads((out / "environment.json").read_text())
     assert "PostgreSQL" in environment["postgres"]
-    assert environment["settings"]["experiments"]["A.pool10"]["servers"] == 4
+    assert environment["settings"]["experiments"]["A.pool10"]["servers"] == 2
     assert environment["settings"]["database"] == "embedded"
 
 
