@@ -168,6 +168,10 @@ class Openers:
         # Whatever it is, an exception of a driver or a kill of this greenlet: somebody must hear of it.
         except BaseException as error:  # noqa: BLE001
             failure = error
+            if not isinstance(error, Exception):
+                # The pool takes such a thing for the kill of a borrower, which it does not count. Here there is none.
+                pool._statistics.rare["connect_errors"] += 1
+                self.growth.failed(_clock_ns(), error, queue.handed_over)
         # From here on it is no attempt any more, and the slot is in use until it is given back.
         removed(self.attempts, attempt)
         if pool._openers is not self:

@@ -187,6 +187,42 @@ def test_the_head_of_the_queue_is_told_of_a_failure_and_the_next_is_served():
     assert outcomes == ["a: refused", "b", "c"]
 
 
+class OutOfTimeError(BaseException):
+    """As a driver's or a listener's own limit may raise: no Exception, and no kill of the borrower either."""
+
+
+@pytest.mark.parametrize("was_used", [False, True], ids=["a new slot", "a slot used before"])
+def test_whatever_a_connect_raises_is_told_at_once_and_tried_once(was_used):
+    driver = ScriptedDriver(connect=0.001)
+    pool = pool_of(driver, size=1, timeout=30)
+    if was_used:
+        loan = pool.connect()
+        loan.invalidate()
+        loan.close()
+    before = driver.attempts
+    driver.failures.append(OutOfTimeError("too late"))
+    began = time.monotonic()
+    with pytest.raises(OutOfTimeError):
+        pool.connect()
+    assert time.monotonic() - began < 20
+    assert driver.attempts == before + 1
+    assert pool.snapshot().connect_errors == 1
+    pool.connect().close()
+    assert is_full_and_idle(pool)
+
+
+def test_a_borrower_that_is_killed_while_it_connects_is_no_failure_of_the_server():
+    driver = ScriptedDriver(connect=30)
+    pool = pool_of(driver, size=1, timeout=0)
+    borrower = gevent.spawn(pool.connect)
+    gevent.sleep(0.01)
+    borrower.kill()
+    assert pool.snapshot().connect_errors == 0
+    driver.delays.clear()
+    pool.connect().close()
+    assert is_full_and_idle(pool)
+
+
 def test_a_failure_is_nobodys_while_connections_are_lent_and_comes_with_the_timeout():
     driver = ScriptedDriver()
     pool, served = pool_of(driver, size=2, timeout=0.2), []
