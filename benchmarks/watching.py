@@ -42,6 +42,9 @@ PAGE = ROOT / "docs" / "doctor.md"
 BEGINS, ENDS = "<!-- benchmarks/watching.py writes from here -->", "<!-- to here, what watching costs -->"
 BORROWERS = ("thread", "greenlet")
 POOLS = ("QueuePool", "FairPool")
+_ALONE = "Watching alone, in one process that answers watched and not, by turns"
+_REST_S = 0.8
+"""How often the thread that looks does so while nothing is watched."""
 SERVED = ("as it is", "as it is, waiting cooperatively", "under `loadgen lab --app`", "under `loadgen doctor`")
 COOPERATIVE = """
 from psycopg2 import extensions
@@ -56,11 +59,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=300, help="rounds of each kind of loan (default 300)")
     parser.add_argument("--starts", type=int, default=8, help="times that each service is started (default 8)")
-    parser.add_argument("--only", choices=("loans", "service"), help="measure one of the two only")
+    parser.add_argument("--only", choices=("loans", "service", "alone"), help="measure one of the three only")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/doctor.md")
     parser.add_argument("--child", nargs=2, metavar=("URL", "BORROWER"), help=argparse.SUPPRESS)
     parser.add_argument("--both", nargs=3, metavar=("URL", "PORT", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.write and options.only:
+        parser.error("--write takes all of the measurements, so not --only")
     if options.both:
         _serve_both(*options.both)
         return
@@ -73,10 +78,13 @@ def main() -> None:
 def overhead(rounds: int = 300, starts: int = 8, only: str | None = None, *, write: bool = False) -> None:
     """Measure, print the tables, and write them into the page if told to."""
     lines = []
-    if only != "service":
+    if only in (None, "loans"):
         lines += [*_loan_table(rounds), ""]
-    if only != "loans":
+    if only in (None, "service"):
         lines += [*_service_table(starts), ""]
+    if only in (None, "alone"):
+        rate, cpu = _alone(starts)
+        lines += [f"{_ALONE}: answers per second {rate}, CPU of an answer {cpu}.", ""]
     print("\n".join(lines))
     if write:
         above, rest = PAGE.read_text("utf-8").split(BEGINS)
@@ -103,18 +111,12 @@ def _service_table(starts: int) -> Iterator[str]:
             ("", "") if name == "as it is" else (f"{rate / plain['rate'] - 1:+.1%}", f"{cpu / plain['cpu'] - 1:+.1%}")
         )
         yield f"| {name} | {rate:.0f} | {changes[0]} | {cpu:.3f} | {changes[1]} |"
-    yield ""
-    faster, costlier = _alone(starts)
-    yield (
-        "Watching alone, in one process that answers watched and not, by turns: answers per second"
-        f" {faster}, CPU of an answer {costlier}."
-    )
 
 
-def _change(these: list[float], others: list[float]) -> str:
-    """The median change from `others` to `these`, start by start, with an interval that has the true median in it with 95 %."""
-    changes = sorted(this / other - 1 for this, other in zip(these, others, strict=True))
+def _change(changes: list[float]) -> str:
+    """The median of the changes that each start has shown, with an interval that has the true median in it with 95 %."""
     # The number of changes below the true median is binomial. Normal approximation, one rank further out.
+    changes = sorted(changes)
     rank = max(0, math.floor((len(changes) - 1.96 * math.sqrt(len(changes))) / 2) - 1)
     return f"{statistics.median(changes):+.1%} ({changes[rank]:+.1%} to {changes[-1 - rank]:+.1%})"
 
@@ -157,7 +159,7 @@ def _service(starts: int) -> tuple[dict[str, list[float]], dict[str, list[float]
 
 def _alone(starts: int) -> tuple[str, str]:
     """What watching as the command does changes in answers per second, and in CPU of an answer, from process to process."""
-    changes: list[list[float]] = [[], [], [], []]
+    changes: list[list[float]] = [[], []]
     with tempfile.TemporaryDirectory() as folder, temporary_postgres() as postgres:
         environment = {**os.environ, "DATABASE_URL": postgres.url}
         subprocess.run([sys.executable, "setup.py"], cwd=APPLICATIONS, env=environment, check=True)
@@ -169,16 +171,18 @@ def _alone(starts: int) -> tuple[str, str]:
                 _await(port)
                 cpu_s = partial(cpu_of_tree, child.pid)
                 urls = [f"http://127.0.0.1:{port}/{way}" for way in ("plain", "watched")]
-                for into, figure in zip(changes, sum(_turns([(url, cpu_s) for url in urls], 30, 500), ()), strict=True):
-                    into.append(figure)
-    plain_rates, plain_ms, rates, ms = changes
-    return _change(rates, plain_rates), _change(ms, plain_ms)
+                plain, watched = _each_turn([(url, cpu_s) for url in urls], 30, 800, 150)
+                for into, place in zip(changes, (0, 1), strict=True):
+                    pairs = zip(watched, plain, strict=True)
+                    into.append(statistics.median(this[place] / other[place] - 1 for this, other in pairs))
+    rate, cpu = map(_change, changes)
+    return rate, cpu
 
 
 def _serve_both(url: str, port: str, folder: str) -> None:
-    """Serve the healthy application twice in this process, below /plain as it is and below /watched as the command watches it.
+    """Serve one healthy application in this process: below /plain as it is, below /watched as the command watches it.
 
-    Nothing is noted while the first is called, so that up to twice as much of the second is noted as in a service of its own.
+    The hooks in its engines are taken out and put back where one follows the other, and the thread that looks rests meanwhile.
     """
     import gevent.monkey  # noqa: PLC0415
 
@@ -191,41 +195,74 @@ def _serve_both(url: str, port: str, folder: str) -> None:
     make_cooperative("psycopg2")
     os.environ["DATABASE_URL"] = url
     sys.path.insert(0, str(APPLICATIONS))
-    modules = []
-    for _ in range(2):
-        modules.append(importlib.import_module("healthy.two_engines"))
-        del sys.modules["healthy.two_engines"]
-    plain, watched = modules
+    healthy = importlib.import_module("healthy.two_engines")
+    engines = (healthy.engine, healthy.archive)
+    hooked = [thing for engine in engines for thing in (engine, engine.pool, engine.dialect)]
+    before = [dict(vars(thing)) for thing in hooked]
     watching.record_all(Path(folder))
-    for engine in (watched.engine, watched.archive):
-        watching.watch(engine)
-    ways = {"plain": plain.app, "watched": watching.watched_requests(watched.app)}
+    for engine in engines:
+        watcher = watching.watch(engine)
+    sampler = watcher.sampler
+    hooks = [
+        {name: value for name, value in vars(thing).items() if name not in old or old[name] is not value}
+        for thing, old in zip(hooked, before, strict=True)
+    ]
+    ways = {"plain": healthy.app, "watched": watching.watched_requests(healthy.app)}
+    latest, interval_s = "watched", sampler.interval_s
+
+    def change_to(way: str) -> None:
+        nonlocal latest
+        latest = way
+        sampler.interval_s = interval_s if way == "watched" else _REST_S
+        for thing, old, new in zip(hooked, before, hooks, strict=True):
+            for name in new:
+                if way == "watched":
+                    setattr(thing, name, new[name])
+                elif name in old:
+                    setattr(thing, name, old[name])
+                else:
+                    delattr(thing, name)
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         _, way, rest = environ["PATH_INFO"].split("/", 2)
         environ["PATH_INFO"] = f"/{rest}"
+        if way != latest:
+            change_to(way)
         return ways[way](environ, start_response)
 
     gc.collect()
     gc.freeze()
-    WSGIServer(("127.0.0.1", int(port)), serve, log=None).serve_forever()
+    listener = socket.create_server(("127.0.0.1", int(port)))
+    # As gunicorn does. Without it, an answer waits for the client's delayed acknowledgement, and the CPU is idle.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    WSGIServer(listener, serve, log=None).serve_forever()
 
 
-def _turns(targets: Sequence[tuple[str, Callable[[], float]]], turns: int = 8, answers: int = 300) -> list[Any]:
-    """Medians of answers per second and of CPU in ms of an answer, of each target (its URL, and its CPU so far in s).
+def _turns(targets: Sequence[tuple[str, Callable[[], float]]]) -> list[Any]:
+    """Medians of what `_each_turn` returns, of each target, over eight turns of 300 answers."""
+    for url, _ in targets:
+        _rate(f"{url}/posts/7", 600)
+    return [tuple(map(statistics.median, zip(*each, strict=True))) for each in _each_turn(targets, 8, 300)]
 
-    Turns are short and in random order, since the machine may be twice as fast in one minute as in the next.
+
+def _each_turn(
+    targets: Sequence[tuple[str, Callable[[], float]]], turns: int, answers: int, not_counted: int = 0
+) -> list[list[tuple[float, float]]]:
+    """Answers per second and CPU in ms of an answer, of each target (its URL, and its CPU so far in s), turn by turn.
+
+    Turns are short and in random order, since the machine may be twice as fast in one minute as in the next. Each begins with
+    answers that are `not_counted`.
     """
     found: list[list[tuple[float, float]]] = [[] for _ in targets]
-    for url, _ in targets:
-        _rate(f"{url}/posts/7", 2 * answers)
     for _ in range(turns):
         for place in random.sample(range(len(targets)), len(targets)):
             url, cpu_s = targets[place]
+            if not_counted:
+                _rate(f"{url}/posts/7", not_counted)
             before_s = cpu_s()
             rate = _rate(f"{url}/posts/7", answers)
             found[place].append((rate, (cpu_s() - before_s) * 1000 / answers))
-    return [tuple(map(statistics.median, zip(*each, strict=True))) for each in found]
+    return found
 
 
 @contextmanager
