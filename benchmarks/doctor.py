@@ -150,7 +150,7 @@ def command(name: str, out: Path, seconds: float) -> list[str]:
 _ARRIVALS_IN_A_DUEL = {
     "kept_by_thread": 3, "session_left_open": 2, "connection_per_request": 2, "work_while_holding": 1.5,
     "audit_in_log": 1.5, "idle_in_transaction": 1.5, "calling_with_locks": 1.5, "calling_while_holding": 1.5,
-    "program_while_holding": 1.5, "napping": 1.5, "pool_too_small": 1.5, "pool_too_large": 1.5, "starvation": 1.5,
+    "program_while_holding": 1.5, "napping": 1.5, "pool_too_small": 1.5, "pool_too_large": 2, "starvation": 2,
 }  # fmt: skip
 """By how much more than under the command arrives in a duel, both sides together; one, where nothing is said.
 
