@@ -216,6 +216,7 @@ def test_a_borrower_that_is_killed_while_it_connects_is_no_failure_of_the_server
     pool = pool_of(driver, size=1, timeout=0)
     borrower = gevent.spawn(pool.connect)
     gevent.sleep(0.01)
+    assert driver.attempts == 1
     borrower.kill()
     assert pool.snapshot().connect_errors == 0
     driver.delays.clear()
