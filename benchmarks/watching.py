@@ -42,7 +42,6 @@ PAGE = ROOT / "docs" / "doctor.md"
 BEGINS, ENDS = "<!-- benchmarks/watching.py writes from here -->", "<!-- to here, what watching costs -->"
 BORROWERS = ("thread", "greenlet")
 POOLS = ("QueuePool", "FairPool")
-_ALONE = "Watching alone, in one process that answers watched and not, by turns"
 _REST_S = 0.8
 """How often the thread that looks does so while nothing is watched."""
 SERVED = ("as it is", "as it is, waiting cooperatively", "under `loadgen lab --app`", "under `loadgen doctor`")
@@ -84,7 +83,8 @@ def overhead(rounds: int = 300, starts: int = 8, only: str | None = None, *, wri
         lines += [*_service_table(starts), ""]
     if only in (None, "alone"):
         rate, cpu = _alone(starts)
-        lines += [f"{_ALONE}: answers per second {rate}, CPU of an answer {cpu}.", ""]
+        how = "in one process that answers watched and not, by turns"
+        lines += [f"Watching alone, {how}: answers per second {rate}, CPU of an answer {cpu}.", ""]
     print("\n".join(lines))
     if write:
         above, rest = PAGE.read_text("utf-8").split(BEGINS)
