@@ -1,15 +1,13 @@
 """For the tests of the stack: an engine, the stack on it, a load that keeps a ledger, and what was measured, told at the end."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.compose.engine import Engine, NoEngine
+from tests.compose.images import build_stack
 from tests.compose.stack import COMPOSE, Stack
 from tests.support import fault_evidence
-
-IMAGES = ("app", "loadgen"), ("db", "lb", "pgbouncer", "prometheus")
 
 _FINDINGS = pytest.StashKey[list[str]]()
 
@@ -30,9 +28,7 @@ def engine():
 def stack(engine):
     """The stack, built and up; taken down at the end."""
     stack = Stack(engine)
-    with ThreadPoolExecutor() as builders:  # two that share no stage; each fetches packages most of its time
-        for done in [builders.submit(stack.compose, "--profile", "*", "build", *names) for names in IMAGES]:
-            done.result()
+    build_stack(stack)
     stack.compose("up", "--detach", "--wait")
     yield stack
     stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")

@@ -1,7 +1,8 @@
 """A container engine of our own, from nothing: Debian's docker.io, Compose from PyPI, one base image made by debootstrap.
 
 Nothing is pulled. Socket, data and control groups are below a temporary folder and below this process's own group, so that
-neither another engine of the machine nor what it runs is touched; leaving ends the engine and removes what it made.
+neither another engine of the machine nor what it runs is touched; leaving ends the engine and removes what it made. Only its
+images stay where POOLBENCH_ENGINE names a folder for its data: the next engine there builds none of them again.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ _NOT_IN_SLIM = (
 _DOCKER = "/usr/bin/docker"  # docker.io's; another program of that name may come first in PATH
 _CGROUPS = Path("/sys/fs/cgroup")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-_CPU_SHARES = "4096"  # 1024 is one process
+_CPU_SHARES = 4096  # 1024 is one process
 _START_PATIENCE_S = 60.0
 
 
@@ -50,13 +51,20 @@ class NoEngine(Exception):
 
 
 class Engine:
-    """A `dockerd`, for as long as the block lasts. Raises NoEngine on entering."""
+    """A `dockerd`, for as long as the block lasts. Raises NoEngine on entering.
+
+    cpu_shares: the CPU that all containers together get while the machine is busy; 1024 is that of one process.
+    """
+
+    def __init__(self, cpu_shares: int = _CPU_SHARES) -> None:
+        self._cpu_shares = cpu_shares
 
     def __enter__(self) -> Self:
         install()
         self.folder = Path(tempfile.mkdtemp(prefix="poolbench-engine-", dir="/var/tmp"))
+        self._data = Path(os.environ.get("POOLBENCH_ENGINE") or self.folder / "data")
         self.environment = {**os.environ, "DOCKER_HOST": f"unix://{self.folder}/socket"}
-        self._groups = Groups()
+        self._groups = Groups(self._cpu_shares)
         try:
             self._start()
             self._import_base()
@@ -74,7 +82,7 @@ class Engine:
             self.docker("network", "prune", "--force")
         self._daemon.stop()
         for mounted in reversed([line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]):
-            if mounted.startswith(f"{self.folder}/"):
+            if mounted.startswith((f"{self.folder}/", f"{self._data}/")):
                 subprocess.run(["umount", "--lazy", mounted], check=True)
         shutil.rmtree(self.folder)
         self._groups.remove()
@@ -89,7 +97,7 @@ class Engine:
     def _start(self) -> None:
         options = {
             "--host": self.environment["DOCKER_HOST"],
-            "--data-root": self.folder / "data",
+            "--data-root": self._data,
             "--exec-root": self.folder / "exec",
             "--pidfile": self.folder / "pid",
             "--bridge": "none",
@@ -127,6 +135,8 @@ class Engine:
                 raise NoEngine(f"{' '.join(tried)} failed: {(done.stdout + done.stderr)[-500:]}")
 
     def _import_base(self) -> None:
+        if self.docker("image", "ls", "--quiet", BASE_IMAGE):
+            return
         root = Path(os.environ.get("POOLBENCH_BASE") or self.folder / "root")
         if not (root / "etc/os-release").exists():
             _run("debootstrap", *BASE, str(root))
@@ -163,7 +173,8 @@ class Groups:
     `parent` is empty with v2, where a group that has processes can have no others below it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_shares: int) -> None:
+        self._cpu_shares = cpu_shares
         lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
         own = {controllers: path for _, controllers, path in lines}.get("memory")
         self.parent = "" if own is None else f"{own.rstrip('/')}/poolbench-engine-{os.getpid()}"
@@ -177,10 +188,8 @@ class Groups:
         if not folder.exists() and (folder.parent / "cgroup.procs").exists():
             folder.mkdir()
             self._made.append(folder)
-            if (
-                folder / "cpu.shares"
-            ).exists():  # else all containers together count as one process beside the machine's others
-                (folder / "cpu.shares").write_text(_CPU_SHARES)
+            if (folder / "cpu.shares").exists():
+                (folder / "cpu.shares").write_text(str(self._cpu_shares))
 
     def remove(self) -> None:
         """Those that are empty, and were not there before."""

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.compose.engine import BASE_IMAGE
-from tests.support.paths import ROOT
+from tests.compose.images import TOOL, build_tool
 from tests.support.server_process import free_port, wait_until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -23,15 +23,8 @@ USER = "12345"
 @pytest.fixture(scope="module")
 def image(engine):
     """The name of the image."""
-    build = ["/usr/bin/docker", "build", "--quiet", "--network", "host", "--target", "tool", "-t", "loadgen"]
-    subprocess.run(
-        [*build, "--build-arg", f"BASE_IMAGE={BASE_IMAGE}", "."],
-        cwd=ROOT,
-        env=engine.environment,
-        check=True,
-        timeout=900,
-    )
-    return "loadgen"
+    build_tool(engine)
+    return TOOL
 
 
 @pytest.fixture
