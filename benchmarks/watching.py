@@ -8,6 +8,7 @@ differ by a tenth for as long as they run. `--write` puts the table into docs/do
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import gc
 import importlib
@@ -42,8 +43,8 @@ PAGE = ROOT / "docs" / "doctor.md"
 BEGINS, ENDS = "<!-- benchmarks/watching.py writes from here -->", "<!-- to here, what watching costs -->"
 BORROWERS = ("thread", "greenlet")
 POOLS = ("QueuePool", "FairPool")
-_REST_S = 0.8
-"""How often the thread that looks does so while nothing is watched."""
+TURNS, ANSWERS, NOT_COUNTED = 200, 150, 50
+"""Turns of each way in one process, answers of a turn, and those before them."""
 SERVED = ("as it is", "as it is, waiting cooperatively", "under `loadgen lab --app`", "under `loadgen doctor`")
 COOPERATIVE = """
 from psycopg2 import extensions
@@ -171,7 +172,7 @@ def _alone(starts: int) -> tuple[str, str]:
                 _await(port)
                 cpu_s = partial(cpu_of_tree, child.pid)
                 urls = [f"http://127.0.0.1:{port}/{way}" for way in ("plain", "watched")]
-                plain, watched = _each_turn([(url, cpu_s) for url in urls], 30, 800, 150)
+                plain, watched = _each_turn([(url, cpu_s) for url in urls], TURNS, ANSWERS, NOT_COUNTED)
                 for into, place in zip(changes, (0, 1), strict=True):
                     pairs = zip(watched, plain, strict=True)
                     into.append(statistics.median(this[place] / other[place] - 1 for this, other in pairs))
@@ -182,7 +183,8 @@ def _alone(starts: int) -> tuple[str, str]:
 def _serve_both(url: str, port: str, folder: str) -> None:
     """Serve one healthy application in this process: below /plain as it is, below /watched as the command watches it.
 
-    The hooks in its engines are taken out and put back where one follows the other, and the thread that looks rests meanwhile.
+    The hooks in its engines are taken out and put back where one follows the other. Meanwhile the thread looks at nothing, and
+    the time does not count for the shares of requests that are noted.
     """
     import gevent.monkey  # noqa: PLC0415
 
@@ -191,6 +193,9 @@ def _serve_both(url: str, port: str, folder: str) -> None:
 
     from poolbench import watching  # noqa: PLC0415
     from poolbench.cooperative import make_cooperative  # noqa: PLC0415
+    from poolbench.loan_book import BOOK  # noqa: PLC0415
+    from poolbench.native import native  # noqa: PLC0415
+    from poolbench.shares import Shares  # noqa: PLC0415
 
     make_cooperative("psycopg2")
     os.environ["DATABASE_URL"] = url
@@ -199,21 +204,28 @@ def _serve_both(url: str, port: str, folder: str) -> None:
     engines = (healthy.engine, healthy.archive)
     hooked = [thing for engine in engines for thing in (engine, engine.pool, engine.dialect)]
     before = [dict(vars(thing)) for thing in hooked]
+    Path(folder, "load").write_text(str(time.perf_counter_ns()))
     watching.record_all(Path(folder))
     for engine in engines:
         watcher = watching.watch(engine)
-    sampler = watcher.sampler
     hooks = [
         {name: value for name, value in vars(thing).items() if name not in old or old[name] is not value}
         for thing, old in zip(hooked, before, strict=True)
     ]
     ways = {"plain": healthy.app, "watched": watching.watched_requests(healthy.app)}
-    latest, interval_s = "watched", sampler.interval_s
+    latest, plain_since_ns, plain_ns = "watched", 0, 0
+    # The thread that looks holds this while it does, and so do plain turns. It is no lock of gevent's.
+    turn = native(_thread, "allocate_lock")()
 
     def change_to(way: str) -> None:
-        nonlocal latest
-        latest = way
-        sampler.interval_s = interval_s if way == "watched" else _REST_S
+        nonlocal latest, plain_since_ns, plain_ns
+        latest, now_ns = way, time.perf_counter_ns()
+        if way == "plain":
+            turn.acquire()
+            plain_since_ns = now_ns
+        else:
+            plain_ns += now_ns - plain_since_ns
+            turn.release()
         for thing, old, new in zip(hooked, before, hooks, strict=True):
             for name in new:
                 if way == "watched":
@@ -222,6 +234,22 @@ def _serve_both(url: str, port: str, folder: str) -> None:
                     setattr(thing, name, old[name])
                 else:
                     delattr(thing, name)
+
+    class WatchedShares(Shares):
+        def spend(self, costs: Any, requests: Any, elapsed_ns: int) -> None:
+            nonlocal plain_ns
+            super().spend(costs, requests, max(0, elapsed_ns - plain_ns))
+            plain_ns = 0
+
+    BOOK.shares = WatchedShares()
+    look: Any = watcher.sampler.look
+
+    def look_if_watched(elapsed_ns: int) -> bool:
+        with turn:
+            found: bool = look(elapsed_ns)
+        return found
+
+    watcher.sampler.look = look_if_watched
 
     def serve(environ: dict[str, Any], start_response: Any) -> Any:
         _, way, rest = environ["PATH_INFO"].split("/", 2)

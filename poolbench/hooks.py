@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType, ModuleType
 
 _frame = sys._getframe  # noqa: SLF001
+_OPENING_NS = 100_000
+"""A connection to a server is not opened in less."""
 
 
 def hook_pool(engine: Engine, about: WatchedEngine) -> None:
@@ -71,12 +73,12 @@ def _watch_loans(pool: Any, about: WatchedEngine) -> None:
 
 def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) -> Callable[[], Any]:
     """A function that calls `lend`, the pool's own connect(), and notes the loan. Results and errors are those of `lend`."""
-    book, lender = BOOK, _lender(pool)
+    book, lend_drawing = BOOK, _drawing_lender(pool)
 
     def connect() -> Any:
         book.left -= 1
         if book.left < 0:
-            return _lend_drawing(pool, lender, _frame(1))
+            return lend_drawing(_frame(1))
         try:
             fairy = lend()
         except BaseException as error:
@@ -128,9 +130,7 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Cal
     """A connect() of an engine as long as it has this pool; `look_again` borrows when it is time for a look."""
     # Each variable of an outer function costs a little at each call; those of the module cost less.
     lend, current, connection_of = _lender(pool), BOOK.current, engine._connection_cls  # noqa: SLF001
-    # All that `lend` does if it is SQLAlchemy's and nobody listens to loans, with one call less.
-    is_stock = lend == _ConnectionFairy._checkout and _is_of(getattr(lend, "__func__", None), pool_base)  # noqa: SLF001
-    is_stock = is_stock and not pool._pre_ping  # noqa: SLF001
+    is_stock = _lends_as_stock(pool, lend)
     # The code object of the application that borrowed last.
     last: CodeType | None = None
 
@@ -155,6 +155,7 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Cal
             BOOK.fault = f"{type(error).__name__}: {error}"
             code, instruction = None, 0
         try:
+            # All that `lend` does if nobody listens to loans, with one call less.
             if is_stock and not pool.dispatch.checkout:
                 fairy = _ConnectionRecord.checkout(pool)
                 fairy._counter += 1  # noqa: SLF001
@@ -182,14 +183,14 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Cal
 
 def _drawing_connect(engine: Any, pool: Any, look_again: Callable[[], Any]) -> Callable[[], Any]:
     """As `_short_connect`, under the command."""
-    lend, connection_of, kind = _lender(pool), engine._connection_cls, type(engine)  # noqa: SLF001
+    lend_drawing, connection_of, kind = _drawing_lender(pool), engine._connection_cls, type(engine)  # noqa: SLF001
     connect_of, raw_connection_of = kind.connect, kind.raw_connection
 
     def connect() -> Any:
         if engine.pool is not pool or kind.connect is not connect_of or kind.raw_connection is not raw_connection_of:
             return look_again()
         try:
-            fairy = _lend_drawing(pool, lend, _frame(1))
+            fairy = lend_drawing(_frame(1))
         except BaseException as error:
             _raise_as_sqlalchemy(engine, error)
             raise
@@ -208,6 +209,15 @@ def _lender(pool: Any) -> Callable[[Any], Any]:
     # All that SQLAlchemy's own method does, if no instrument has replaced that.
     is_stock = method is Pool.connect and _is_of(method, pool_base)
     return _ConnectionFairy._checkout if is_stock else method  # noqa: SLF001
+
+
+def _lends_as_stock(pool: Any, lend: Any) -> bool:
+    """Whether `lend`, of `_lender`, is SQLAlchemy's own and looks at no connection before it lends it."""
+    return (
+        lend == _ConnectionFairy._checkout  # noqa: SLF001
+        and _is_of(getattr(lend, "__func__", None), pool_base)
+        and not pool._pre_ping  # noqa: SLF001
+    )
 
 
 def _raise_as_sqlalchemy(engine: Any, error: BaseException) -> None:
@@ -230,40 +240,62 @@ def _timeout_s(pool: Any) -> float:
     return float(getattr(pool, "_timeout", 0.0) or 0.0)
 
 
-def _lend_drawing(pool: Any, lend: Callable[[Any], Any], caller: FrameType) -> Any:
-    """Lend a connection of a pool by `lend`, of `_lender`, and note the loan as drawn: in full, or its holder and its times."""
-    try:
-        borrower = BOOK.current()
-        request = BOOK.requests.get(borrower)
-        weight = BOOK.draw(request) if request is None or request.weight is None else request.weight
-    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-        BOOK.fault = f"{type(error).__name__}: {error}"
-        weight = 1
-    if weight:
-        return _lend_noting_all(pool, lend, caller, weight)
-    asked_ns = perf_counter_ns()
-    try:
-        fairy = lend(pool)
-    except BaseException as error:
-        BOOK.refused_lightly(pool._poolbench_engine, caller, error, _timeout_s(pool), asked_ns)  # noqa: SLF001
-        raise
-    try:
-        frame, record, lent_ns = application_frame(caller), fairy._connection_record, perf_counter_ns()  # noqa: SLF001
-        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-        if code is not None and not code.co_filename.endswith(".py"):
-            code, instruction = at(frame)
-        _LENT[record] = values = borrower, code, instruction, request, lent_ns
-        if BOOK.tally.has_room:
-            opened = getattr(record, OPENED, None)
-            wait_ns = lent_ns - asked_ns
-            if opened is not None and opened.is_new and opened.at_ns >= asked_ns:
-                wait_ns -= taken_ns(record, opened, asked_ns)
-            record.finalize_callback.append(
-                partial(_keep_ended, BOOK.tally.kept, record, values, pool._poolbench_engine.key, asked_ns, wait_ns)  # noqa: SLF001
-            )
-    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-        BOOK.fault = f"{type(error).__name__}: {error}"
-    return fairy
+def _drawing_lender(pool: Any) -> Callable[[FrameType], Any]:
+    """A function that lends a connection of a pool to the caller whose frame it is given, and notes the loan as drawn: in full,
+    or its holder and its times.
+    """
+    lend = _lender(pool)
+    is_stock = _lends_as_stock(pool, lend)
+    # The code object of the application that borrowed last.
+    last: CodeType | None = None
+
+    def lend_drawing(frame: FrameType) -> Any:
+        nonlocal last
+        try:
+            borrower = BOOK.current()
+            request = _SERVED.get(borrower)
+            weight = BOOK.draw(request) if request is None or request.weight is None else request.weight
+            if not weight:
+                code: CodeType | None = frame.f_code
+                if code is last:
+                    instruction = frame.f_lasti
+                else:
+                    code, instruction = at(application_frame(frame))
+                    if code is frame.f_code and instruction > 0:
+                        last = code
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            BOOK.fault = f"{type(error).__name__}: {error}"
+            weight = 1
+        if weight:
+            return _lend_noting_all(pool, lend, frame, weight)
+        asked_ns = perf_counter_ns()
+        try:
+            if is_stock and not pool.dispatch.checkout:
+                fairy = _ConnectionRecord.checkout(pool)
+                fairy._counter += 1  # noqa: SLF001
+            else:
+                fairy = lend(pool)
+        except BaseException as error:
+            BOOK.refused_lightly(pool._poolbench_engine, frame, error, _timeout_s(pool), asked_ns)  # noqa: SLF001
+            raise
+        try:
+            lent_ns = perf_counter_ns()
+            record: Any = fairy._connection_record  # noqa: SLF001
+            _LENT[record] = values = borrower, code, instruction, request, lent_ns
+            if BOOK.tally.has_room:
+                wait_ns = lent_ns - asked_ns
+                if wait_ns > _OPENING_NS:
+                    opened = getattr(record, OPENED, None)
+                    if opened is not None and opened.is_new and opened.at_ns >= asked_ns:
+                        wait_ns -= taken_ns(record, opened, asked_ns)
+                record.finalize_callback.append(
+                    partial(_keep_ended, BOOK.tally.kept, record, values, pool._poolbench_engine.key, asked_ns, wait_ns)  # noqa: SLF001
+                )
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            BOOK.fault = f"{type(error).__name__}: {error}"
+        return fairy
+
+    return lend_drawing
 
 
 def _keep_ended(
@@ -282,7 +314,7 @@ def _keep_ended(
 
 
 def _lend_noting_all(pool: Any, lend: Callable[[Any], Any], caller: FrameType, weight: int) -> Any:
-    """As `_lend_drawing`, of a loan of which everything is noted, and which stands for `weight` loans."""
+    """As `_drawing_lender`'s function, of a loan of which everything is noted, and which stands for `weight` loans."""
     loan = BOOK.asking(pool._poolbench_engine, caller, weight)  # noqa: SLF001
     try:
         fairy = lend(pool)

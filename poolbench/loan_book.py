@@ -201,14 +201,14 @@ class LoanBook:
         self._drawn += self.left + 1
         return weight
 
-    def keep_pace(self, elapsed_ns: int, adding_ns: int = 0) -> None:
+    def keep_pace(self, elapsed_ns: int, adding_ns: int = 0, used_ns: int = 0) -> None:
         """Set the share of loans that are noted in full, from what there was in the `elapsed_ns` since the last call.
 
-        adding_ns: CPU that it took to add that up.
+        adding_ns: CPU that it took to add that up. used_ns: CPU of the whole process.
         """
         if self.keeps_all:
             if self.shares is not None:
-                self.shares.count(self.tally.taken_noted(), adding_ns)
+                self.shares.count(self.tally.taken_noted(), adding_ns, used_ns)
                 self.shares.spend(*self.tally.taken_costs(), elapsed_ns)
             return
         begun = self._drawn - max(0, self.left)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from poolbench import observed as seen
@@ -105,7 +105,8 @@ class Sampler:
 
     def _run(self, permits: list[None]) -> None:
         sleep, book = native(time, "sleep"), self.book
-        before_ns = used_ns = perf_counter_ns()
+        before_ns = active_ns = perf_counter_ns()
+        used_ns = process_time_ns()
         pause_s = self.interval_s
         while True:
             sleep(pause_s)
@@ -121,15 +122,16 @@ class Sampler:
                     look_ns = thread_time_ns() - cpu_ns
                 cpu_ns = thread_time_ns()
                 ended = book.tally.add_up()
-                book.keep_pace(began_ns - before_ns, thread_time_ns() - cpu_ns)
+                before_used_ns, used_ns = used_ns, process_time_ns()
+                book.keep_pace(began_ns - before_ns, thread_time_ns() - cpu_ns, used_ns - before_used_ns)
                 self._mark_cpu()
                 self._after_look()
                 if is_used or ended:
-                    used_ns = began_ns
+                    active_ns = began_ns
             except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
                 # Not logged here: the host's handlers may have locks of gevent's, which this thread cannot take.
                 book.fault = f"{type(error).__name__}: {error}"
-            if not self.stays and began_ns - used_ns > self.idle_s * 1e9 and self._ended(permits):
+            if not self.stays and began_ns - active_ns > self.idle_s * 1e9 and self._ended(permits):
                 return
             before_ns = began_ns
             pause_s = max(self.interval_s, look_ns / 1e9 / self.most_cpu)

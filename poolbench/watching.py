@@ -38,7 +38,7 @@ from poolbench.watch_log import EvidenceFiles, Holder, TimeoutLog, holders
 __all__ = ["Holder", "Watcher", "opened_by_driver", "record_all", "watch", "watched_requests"]
 
 _CLOSE_INTERVAL_S = 0.04
-_CLOSE_CPU = 0.005
+_CLOSE_CPU = 0.0025
 
 
 class Watcher:

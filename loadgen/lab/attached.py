@@ -189,19 +189,17 @@ class _Attachment:
                 if most is not None and self._opening + sum(not each.closed for each in self._open) >= most:
                     raise module.OperationalError(f"FATAL: too many connections: loadgen lets each process open {most}")
                 self._opening += 1
-            began_ns = time.perf_counter_ns()
+            began_ns, connection = time.perf_counter_ns(), None
             try:
                 connection = inner(*given, **named)
             except module.OperationalError:
                 self._unreachable(_asked_for(module, given, named))
                 raise
-            except BaseException:
+            finally:
                 with self._counting:
                     self._opening -= 1
-                raise
-            with self._counting:
-                self._opening -= 1
-                self._open.add(connection)
+                    if connection is not None:
+                        self._open.add(connection)
             self._check(connection, module)
             if self.given.get("watch"):
                 self._watched().opened_by_driver(connection, time.perf_counter_ns() - began_ns)

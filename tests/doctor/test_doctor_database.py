@@ -49,6 +49,24 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
 
 
 @pytest.mark.slow
+def test_a_statement_inside_a_function_is_counted_beside_the_same_one_of_a_client():
+    with databases(None, None, 1, 20, with_statistics=True) as found, found.fresh() as database:
+        query(
+            database.monitor_url,
+            "CREATE FUNCTION twice() RETURNS bigint LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM count(*) FROM pg_class; RETURN (SELECT count(*) FROM pg_class); END'",
+        )
+        query(database.monitor_url, "ALTER SYSTEM SET pg_stat_statements.track = 'all'")
+        query(database.monitor_url, "SELECT pg_reload_conf()")
+        with DatabaseWatch(database) as watch:
+            for _ in range(3):
+                query(database.monitor_url, "SELECT count(*) FROM pg_class")
+                query(database.monitor_url, "SELECT twice()")
+        counted = watch.statements[statement_key("SELECT count(*) FROM pg_class")]
+        assert (counted.calls, counted.rows) == (6, 6), "three of a client, and three of the function"
+
+
+@pytest.mark.slow
 def test_a_database_without_a_connection_to_spare_is_watched_to_the_end():
     def take_all():
         for _ in range(10):

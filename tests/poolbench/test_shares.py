@@ -116,12 +116,22 @@ def test_a_rare_endpoint_that_costs_more_than_the_budget_is_noted_each_time():
 
 
 @pytest.mark.parametrize(
-    ("noted", "adding_us", "expected"), [(0, 0, 600), (1000, 2, 600), (1000, 25, 100), (1000, 250, 60)]
+    ("noted", "adding_us", "expected"), [(0, 0, 600), (1000, 2, 600), (1000, 25, 100), (1000, 250, 30)]
 )
 def test_a_process_in_which_noting_takes_longer_notes_less(noted, adding_us, expected):
     shares = Shares(600)
-    shares.count(noted, noted * adding_us * 1000)
-    assert shares.affordable_per_s() == expected
+    shares.count(noted, noted * adding_us * 1000, 0)
+    assert shares.affordable_per_s() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("used", "expected"), [(0.0, 100), (0.5, 60), (1.0, 20), (3.0, 20)])
+def test_a_process_without_cpu_to_spare_notes_less(used, expected):
+    shares = Shares(600)
+    shares.count(10_000, 10_000 * 25_000, 0)
+    for _ in range(2):
+        shares.count(0, 0, round(used * PERIOD_NS))
+        shares.spend({"a": 1000}, {"a": 100}, PERIOD_NS)
+    assert shares.affordable_per_s() == pytest.approx(max(30, expected))
 
 
 def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():

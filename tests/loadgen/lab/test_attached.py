@@ -3,6 +3,8 @@
 import importlib.util
 import sys
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from importlib.machinery import ModuleSpec
 
@@ -117,3 +119,37 @@ def test_a_connection_that_cannot_be_asked_for_its_place_is_closed(postgres, tmp
     with pytest.raises(psycopg2.errors.UndefinedColumn):
         guarded(postgres.url.replace("127.0.0.1", "localhost"))
     assert opened[0].closed
+
+
+@pytest.mark.parametrize("module", [psycopg2, psycopg])
+def test_a_process_opens_no_more_connections_than_it_may(postgres, tmp_path, module):
+    ours = attachment(postgres, tmp_path, most=3)
+    most, guarded = [], ours._guarded(module.connect, module)
+
+    def open_one(_):
+        with suppress(module.OperationalError):
+            connection = guarded(postgres.url)
+            most.append(sum(not each.closed for each in ours._open))
+            connection.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(open_one, range(40)))
+    assert 1 <= max(most) <= 3
+    kept = [guarded(postgres.url) for _ in range(3)]
+    with pytest.raises(module.OperationalError, match="loadgen lets each process open 3"):
+        guarded(postgres.url)
+    kept.pop().close()
+    kept.append(guarded(postgres.url))
+    for each in kept:
+        each.close()
+
+
+@pytest.mark.parametrize("module", [psycopg2, psycopg])
+def test_connections_that_could_not_be_opened_take_no_place(postgres, tmp_path, module):
+    guarded = attachment(postgres, tmp_path, most=1)._guarded(module.connect, module)
+    for _ in range(2):
+        with pytest.raises(module.OperationalError, match="does not exist"):
+            guarded(f"{postgres.url.rsplit('/', 1)[0]}/nosuch")
+        with pytest.raises(module.ProgrammingError):
+            guarded("nosuch option")
+    guarded(postgres.url).close()
