@@ -157,6 +157,16 @@ def test_every_format_of_a_duel_that_was_too_short_says_so(serve, ok_answer, scr
     assert urls[1] in done.stdout
 
 
+def test_what_was_found_is_shown_although_a_report_cannot_be_written(serve, ok_answer, script, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").symlink_to("/dev/full")
+    url = serve(ok_answer()).url
+    done = duel(url, url, script, "--format", "json", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error: cannot write")]
+
+
 def test_a_target_that_never_answers_is_exit_code_3(serve, ok_answer, script):
     done = duel(serve(ok_answer()).url, "http://me:secret@127.0.0.1:1", script)
     assert done.exit_code == 3
