@@ -52,7 +52,7 @@ def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_what_was_found_is_shown_although_the_report_cannot_be_written(script):
-    done = capacity(script, "--p99", 5000, "--max-seconds", 15, "--format", "json", "--report", "/dev/full")
+    done = capacity(script, "--p99", 5000, "--max-seconds", 30, "--format", "json", "--report", "/dev/full")
     assert done.exit_code == 2
     assert "rate" in json.loads(done.stdout)
     assert "Error: cannot write /dev/full" in done.stderr
