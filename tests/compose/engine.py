@@ -62,7 +62,7 @@ class Engine:
     def __enter__(self) -> Self:
         install()
         self.folder = Path(tempfile.mkdtemp(prefix="poolbench-engine-", dir="/var/tmp"))
-        self._data = Path(os.environ.get("POOLBENCH_ENGINE") or self.folder / "data")
+        self._data = Path(os.environ.get("POOLBENCH_ENGINE") or self.folder / "data").resolve()
         self.environment = {**os.environ, "DOCKER_HOST": f"unix://{self.folder}/socket"}
         self._groups = Groups(self._cpu_shares)
         try:

@@ -9,14 +9,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.compose.engine import BASE_IMAGE, Engine, NoEngine
-from tests.compose.stack import COMPOSE, Stack
+from tests.compose.stack import COMPOSE, PATIENCE_S, Stack
 from tests.support.paths import ROOT
 
 TOOL = "loadgen"
 """The name of the tool's image."""
 _APART = ("app", "loadgen"), ("db", "lb", "pgbouncer", "prometheus")
 """Services whose images share no stage."""
-_PATIENCE_S = 900
 _FEW_CPU_SHARES = 512
 
 
@@ -35,7 +34,7 @@ def build_tool(engine: Engine) -> None:
         cwd=ROOT,
         env=engine.environment,
         check=True,
-        timeout=_PATIENCE_S,
+        timeout=PATIENCE_S,
     )
 
 

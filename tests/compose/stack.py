@@ -16,7 +16,7 @@ from tests.support.server_process import Answer, free_port, wait_until
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 FILES = ("-f", "docker-compose.yml", "-f", "docker-compose.local.yml")
-_PATIENCE_S = 900.0  # a build fetches packages
+PATIENCE_S = 900.0  # a build fetches packages
 
 
 class Stack:
@@ -41,7 +41,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_PATIENCE_S,
+            timeout=PATIENCE_S,
         )
         if done.returncode:
             print(done.stdout[-3000:], done.stderr[-3000:])  # noqa: T201 - pytest shows it with the failure
